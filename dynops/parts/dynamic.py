@@ -1,0 +1,220 @@
+"""Dynamic kernels, phi(context): the context alone decides on which axes the kernel varies, phi stays the same."""
+
+
+import torch
+import torch.nn.functional as F
+from einops import rearrange
+from torch import Tensor, nn
+
+from dynops.errors import ShapeError, SpecError
+from dynops.ops import Window
+from dynops.parts.kernel import Kernel, KernelModule, Site, Size, check_shared
+from dynops.specs import Spec, at_least, one_of, spec
+
+SIGNATURES = {
+    "constant": frozenset(""),
+    "position": frozenset("hw"),
+    "global": frozenset("b"),
+    "pixel": frozenset("bhw"),
+    "window": frozenset("bhw"),
+}
+
+
+@spec
+class BatchNorm(Spec):
+    """Batch normalisation inside phi."""
+
+    eps: float = 1e-5
+    """Added to the variance."""
+    momentum: float = 0.1
+    """Weight of the newest batch in the running statistics."""
+
+
+@spec
+class Dynamic(Kernel):
+    """A kernel that is generated: `K[b,:,p] = W1 relu(norm(W0 context[b,:,p])) + b1`.
+
+    The context is a learned vector (`constant`), a learned map of positions (`position`), the image's mean (`global`),
+    the pixel (`pixel`), or a dense convolution of the pixel's window (`window`). So `replace(kernel, context=...)`
+    gives the twin with the same phi and another signature.
+
+    Source: Li et al., Involution, CVPR 2021, eq. 6 (context `pixel`); the contexts, docs/design of dynops.
+    """
+
+    context: str
+    """What the kernel is made from: one of the keys of `SIGNATURES`."""
+    reduction: int | None = None
+    """Channels of the context for each hidden channel; 4 where neither this nor `hidden` is given."""
+    hidden: int | None = None
+    """Number of hidden channels, in the place of a reduction."""
+    norm: BatchNorm | None = BatchNorm()
+    """Normalisation of the hidden channels."""
+    bias: bool = False
+    """Whether W0 has a bias; W1 always has one."""
+    downsample: str = "average"
+    """How the context reaches the grid of a strided output: `average` pooling, or `subsample`."""
+    shared: str = ""
+    """Axes among g o i k along which the kernel is constant."""
+    span: str = "g o i k"
+    """Order of the axes in the outputs of W1; a published checkpoint fixes it, learning does not mind it."""
+
+    def __post_init__(self) -> None:
+        one_of("context", self.context, tuple(SIGNATURES))
+        one_of("downsample", self.downsample, ("average", "subsample"))
+        check_shared(self.shared)
+        if sorted(self.span.split()) != ["g", "i", "k", "o"]:
+            raise SpecError(f"span has {self.span!r}: must hold the letters g o i k, each once.")
+        if self.reduction is not None and self.hidden is not None:
+            raise SpecError(f"reduction has {self.reduction}, hidden has {self.hidden}: give one of them.")
+        if self.hidden is None:
+            object.__setattr__(self, "reduction", 4 if self.reduction is None else self.reduction)
+            at_least("reduction", self.reduction, 1)
+        else:
+            at_least("hidden", self.hidden, 1)
+
+    @property
+    def signature(self) -> frozenset[str]:
+        return SIGNATURES[self.context]
+
+    def build(self, site: Site) -> KernelModule:
+        return DynamicKernel(self, site)
+
+    def hidden_channels(self, channels: int) -> int:
+        """Number of hidden channels for a context of a width.
+
+        Raises:
+            ShapeError: the width is no multiple of the reduction.
+        """
+        if self.hidden is not None:
+            return self.hidden
+        assert self.reduction is not None, "__post_init__ sets it"
+        if channels % self.reduction:
+            raise ShapeError(
+                f"context has c={channels} channels, kernel has reduction={self.reduction}: c must be a multiple of "
+                "the reduction. Give hidden=, the number of hidden channels, instead."
+            )
+        return channels // self.reduction
+
+
+class DynamicKernel(KernelModule):
+    """A context and phi: two 1x1 convolutions with a normalisation and a ReLU between them."""
+
+    def __init__(self, kernel: Dynamic, site: Site) -> None:
+        super().__init__()
+        self.axes = site.axes(kernel.shared)
+        self.span_axes = kernel.span
+        hidden = kernel.hidden_channels(site.channels)
+        outputs = self.axes["g"] * self.axes["o"] * self.axes["i"] * self.axes["k"]
+        self.context = _context(kernel, site)
+        self.reduce = nn.Conv2d(site.channels, hidden, 1, bias=kernel.bias)
+        self.norm = nn.Identity() if kernel.norm is None else HiddenNorm(hidden, kernel.norm.eps, kernel.norm.momentum)
+        self.span = nn.Conv2d(hidden, outputs, 1)
+
+    def forward(self, context: Tensor, window: Window) -> Tensor:
+        kernel = self.span(F.relu(self.norm(self.reduce(self.context(context, window)))))
+        return rearrange(kernel, f"b ({self.span_axes}) h w -> b g o i k h w", **self.axes)
+
+
+class HiddenNorm(nn.BatchNorm2d):
+    """Batch normalisation that uses its running statistics where a batch holds one value a channel.
+
+    One value has no statistics. A constant context always is one value, so its norm stays the affine map alone.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # the name that torch gives it
+        if self.training and input.numel() == input.shape[1]:
+            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(input)
+
+
+class Learned(nn.Module):
+    """A context that is learned: one vector, or one for each position of the output's grid."""
+
+    def __init__(self, channels: int, size: Size) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.empty(1, channels, *size))  # 1 c h w
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw from N(0, 1), as a normalised feature would be distributed."""
+        nn.init.normal_(self.table)
+
+    def forward(self, x: Tensor, window: Window) -> Tensor:
+        grid = window.output_size((x.shape[-2], x.shape[-1]))
+        if self.table.shape[-2:] not in ((1, 1), grid):
+            raise ShapeError(
+                f"x has an output grid of {grid}, kernel has positions for {tuple(self.table.shape[-2:])}: they must "
+                "be equal. Build the operator with the size of its input."
+            )
+        return self.table
+
+
+class GlobalMean(nn.Module):
+    """The mean of each image's pixels."""
+
+    def forward(self, x: Tensor, window: Window) -> Tensor:
+        return x.mean((2, 3), keepdim=True)
+
+
+class Pixel(nn.Module):
+    """Each pixel, brought to the output's grid."""
+
+    def __init__(self, downsample: str) -> None:
+        super().__init__()
+        self.downsample = downsample
+
+    def forward(self, x: Tensor, window: Window) -> Tensor:
+        if window.strides == (1, 1):
+            return x
+        if self.downsample == "subsample":
+            return x[..., :: window.strides[0], :: window.strides[1]]
+        return average_to_grid(x, window)
+
+
+class WindowSummary(nn.Module):
+    """A dense convolution over each window."""
+
+    def __init__(self, channels: int, window: Window) -> None:
+        super().__init__()
+        self.gather = nn.Conv2d(channels, channels, window.sizes, window.strides, dilation=window.dilations)
+
+    def forward(self, x: Tensor, window: Window) -> Tensor:
+        (top, bottom), (left, right) = window.margins((x.shape[-2], x.shape[-1]))
+        return self.gather(F.pad(x, (left, right, top, bottom)))
+
+
+def average_to_grid(x: Tensor, window: Window) -> Tensor:
+    """Average the pixels of each stride by stride tile, those inside the input only, onto the output's grid.
+
+    The tiles lie as the window's padding lays windows of the stride's size: from the first pixel for `centre`.
+    """
+    size = (x.shape[-2], x.shape[-1])
+    before = (0, 0)
+    if window.padding == "same":
+        tiles = Window(window.strides, stride=window.strides, padding="same")
+        (before_row, _), (before_column, _) = tiles.margins(size)
+        before = (before_row, before_column)
+    rows, columns = window.output_size(size)
+    behind = (rows * window.strides[0] - size[0] - before[0], columns * window.strides[1] - size[1] - before[1])
+    if before == behind == (0, 0):
+        return F.avg_pool2d(x, window.strides)
+    padding = (before[1], behind[1], before[0], behind[0])
+    inside = F.avg_pool2d(F.pad(torch.ones_like(x[:1, :1]), padding), window.strides)
+    return F.avg_pool2d(F.pad(x, padding), window.strides) / inside
+
+
+def _context(kernel: Dynamic, site: Site) -> nn.Module:
+    if kernel.context == "constant":
+        return Learned(site.channels, (1, 1))
+    if kernel.context == "position":
+        if site.size is None:
+            raise SpecError(
+                "size has None: a kernel with context 'position' learns a table for the grid of its input. "
+                "Build it with size=(rows, columns)."
+            )
+        return Learned(site.channels, site.window.output_size(site.size))
+    if kernel.context == "global":
+        return GlobalMean()
+    if kernel.context == "window":
+        return WindowSummary(site.channels, site.window)
+    return Pixel(kernel.downsample)

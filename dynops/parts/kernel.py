@@ -1,0 +1,229 @@
+"""Kernels: where the weights of a local operator come from, and the algebra that combines them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import reduce
+from operator import add, mul
+
+import torch
+from torch import Tensor, nn
+
+from dynops.errors import SpecError
+from dynops.ops import Window
+from dynops.specs import Spec, spec
+
+Size = tuple[int, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """The place that a kernel is built for."""
+
+    channels: int
+    """Channels of the tensor that a context reads."""
+    g: int
+    o: int
+    i: int
+    window: Window
+    size: Size | None
+    """Rows and columns of the input, where known."""
+
+    def axes(self, shared: str) -> dict[str, int]:
+        """Sizes of the axes `g o i k`, 1 along the shared ones."""
+        sizes = {"g": self.g, "o": self.o, "i": self.i, "k": self.window.taps}
+        return {letter: 1 if letter in shared else size for letter, size in sizes.items()}
+
+
+class Kernel(Spec, ABC):
+    """Base of all kernels: `+` and `*` combine them axis by axis, `then` normalises them."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def signature(self) -> frozenset[str]:
+        """The axes among b, h, w on which the kernel varies."""
+
+    @abstractmethod
+    def build(self, site: Site) -> "KernelModule":
+        """Make the module that gives the kernel at a place."""
+
+    def __add__(self, other: "Kernel") -> "Kernel":
+        return Sum(terms=(self, other)) if isinstance(other, Kernel) else NotImplemented
+
+    def __mul__(self, other: "Kernel") -> "Kernel":
+        return Product(factors=(self, other)) if isinstance(other, Kernel) else NotImplemented
+
+    def then(self, normaliser: "Normaliser") -> "Kernel":
+        """Return this kernel, normalised over the taps of each window."""
+        return Normalised(kernel=self, normaliser=normaliser)
+
+
+class KernelModule(nn.Module, ABC):
+    """What a kernel spec builds: `forward(context, window)` gives the kernel, `b g o i k h w`."""
+
+    @abstractmethod
+    def forward(self, context: Tensor, window: Window) -> Tensor:
+        """Return the kernel on the output's grid; it has size 1 along every axis on which it is constant.
+
+        Args:
+            context: what the kernel is made from, `b c h w` on the input's grid.
+            window: the window that the kernel weighs.
+        """
+
+
+class Normaliser(Spec, ABC):
+    """Base of all maps over the taps of a kernel."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def __call__(self, kernel: Tensor) -> Tensor:
+        """Normalise a kernel `b g o i k h w` over k."""
+
+
+@spec
+class Softmax(Normaliser):
+    """Positive weights that add up to 1 over the taps, those outside the input among them."""
+
+    def __repr__(self) -> str:
+        return "softmax"
+
+    def __call__(self, kernel: Tensor) -> Tensor:
+        return torch.softmax(kernel, dim=4)
+
+
+softmax = Softmax()
+
+
+@spec
+class Static(Kernel):
+    """A learned table: the kernel of a convolution, the same for every image and every pixel."""
+
+    shared: str = ""
+    """Axes among g o i k along which the table is constant."""
+
+    def __post_init__(self) -> None:
+        check_shared(self.shared)
+
+    @property
+    def signature(self) -> frozenset[str]:
+        return frozenset()
+
+    def build(self, site: Site) -> KernelModule:
+        return StaticKernel(site.axes(self.shared))
+
+
+class StaticKernel(KernelModule):
+    """A table of weights, started as PyTorch starts a convolution."""
+
+    def __init__(self, axes: dict[str, int]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(axes["g"], axes["o"], axes["i"], axes["k"]))  # g o i k
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Draw the table uniformly within 1 / sqrt(number of summands)."""
+        bound = (self.weight.shape[2] * self.weight.shape[3]) ** -0.5
+        nn.init.uniform_(self.weight, -bound, bound)
+
+    def forward(self, context: Tensor, window: Window) -> Tensor:
+        return self.weight[None, ..., None, None]
+
+
+@spec
+class Sum(Kernel):
+    """The sum of kernels, each constant along the axes that it lacks."""
+
+    terms: tuple[Kernel, ...]
+    """What is added."""
+
+    def __post_init__(self) -> None:
+        flat = tuple(each for term in self.terms for each in (term.terms if isinstance(term, Sum) else (term,)))
+        object.__setattr__(self, "terms", flat)
+
+    def __repr__(self) -> str:
+        return " + ".join(repr(term) for term in self.terms)
+
+    @property
+    def signature(self) -> frozenset[str]:
+        return frozenset().union(*(term.signature for term in self.terms))
+
+    def build(self, site: Site) -> KernelModule:
+        return Combination(add, [term.build(site) for term in self.terms])
+
+
+@spec
+class Product(Kernel):
+    """The product of kernels, each constant along the axes that it lacks."""
+
+    factors: tuple[Kernel, ...]
+    """What is multiplied."""
+
+    def __post_init__(self) -> None:
+        flat = tuple(each for one in self.factors for each in (one.factors if isinstance(one, Product) else (one,)))
+        object.__setattr__(self, "factors", flat)
+
+    def __repr__(self) -> str:
+        return " * ".join(f"({each!r})" if isinstance(each, Sum) else repr(each) for each in self.factors)
+
+    @property
+    def signature(self) -> frozenset[str]:
+        return frozenset().union(*(factor.signature for factor in self.factors))
+
+    def build(self, site: Site) -> KernelModule:
+        return Combination(mul, [factor.build(site) for factor in self.factors])
+
+
+class Combination(KernelModule):
+    """Kernels, combined by plain broadcasting."""
+
+    def __init__(self, combine: Callable[[Tensor, Tensor], Tensor], kernels: list[KernelModule]) -> None:
+        super().__init__()
+        self.combine = combine
+        self.kernels = nn.ModuleList(kernels)
+
+    def forward(self, context: Tensor, window: Window) -> Tensor:
+        return reduce(self.combine, (kernel(context, window) for kernel in self.kernels))
+
+
+@spec
+class Normalised(Kernel):
+    """A kernel, normalised over the taps of each window."""
+
+    kernel: Kernel
+    """What is normalised."""
+    normaliser: Normaliser
+    """How."""
+
+    def __repr__(self) -> str:
+        inner = f"({self.kernel!r})" if isinstance(self.kernel, Sum | Product) else repr(self.kernel)
+        return f"{inner}.then({self.normaliser!r})"
+
+    @property
+    def signature(self) -> frozenset[str]:
+        return self.kernel.signature
+
+    def build(self, site: Site) -> KernelModule:
+        return NormalisedKernel(self.kernel.build(site), self.normaliser)
+
+
+class NormalisedKernel(KernelModule):
+    """A kernel, normalised over its taps."""
+
+    def __init__(self, kernel: KernelModule, normaliser: Normaliser) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.normaliser = normaliser
+
+    def forward(self, context: Tensor, window: Window) -> Tensor:
+        kernel = self.kernel(context, window)
+        return self.normaliser(kernel.expand(*kernel.shape[:4], window.taps, -1, -1))
+
+
+def check_shared(shared: str) -> None:
+    """Raise a SpecError unless the text holds letters among g o i k, each once."""
+    letters = shared.replace(" ", "")
+    if set(letters) - set("goik") or len(set(letters)) < len(letters):
+        raise SpecError(f"shared has {shared!r}: must hold letters among g o i k, each once.")
