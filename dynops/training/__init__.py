@@ -1,0 +1,6 @@
+"""Training with Lightning: the only place that knows it."""
+
+from dynops.training.recipe import Recipe
+from dynops.training.train import train
+
+__all__ = ["Recipe", "train"]

@@ -1,0 +1,105 @@
+"""A small residual network with an operator slot in each stage, for images of 8 to 224 pixels and more."""
+
+from collections import OrderedDict
+from dataclasses import replace
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from dynops.errors import SpecError
+from dynops.nets.network import Network, Shape
+from dynops.parts.kernel import Size
+from dynops.parts.operator import Operator
+from dynops.specs import at_least, spec
+
+
+@spec
+class ResidualNetwork(Network):
+    """A stem, stages of bottleneck blocks (1x1, operator, 1x1, each with batch norm), the mean, and a linear layer.
+
+    The first block of every stage but the first has its operator at stride 2.
+    Source: He et al., Deep Residual Learning, CVPR 2016; the slot is where Li et al., CVPR 2021 put involution.
+    """
+
+    operators: tuple[Operator, ...]
+    """The operator of each stage; a single one serves all stages."""
+    depths: tuple[int, ...] = (1, 1, 1)
+    """Blocks in each stage."""
+    width: int = 32
+    """Channels of the first stage."""
+    growth: int = 2
+    """Factor from one stage's width to the next's."""
+    stem_stride: int = 1
+    """Pixels of the image for each pixel of the first stage: a power of two, in 3x3 convolutions of stride 2."""
+
+    def __post_init__(self) -> None:
+        if not self.depths:
+            raise SpecError("depths has (): must give the blocks of one stage or more.")
+        for name, value in (("width", self.width), ("growth", self.growth), ("stem_stride", self.stem_stride)):
+            at_least(name, value, 1)
+        for depth in self.depths:
+            at_least("depths", depth, 1)
+        if self.stem_stride & (self.stem_stride - 1):
+            raise SpecError(f"stem_stride has {self.stem_stride}: must be a power of two.")
+        if len(self.operators) not in (1, len(self.depths)):
+            raise SpecError(
+                f"operators has {len(self.operators)} operators, depths has {len(self.depths)} stages: give one "
+                "operator for all stages, or one for each."
+            )
+
+    def build(self, shape: Shape, outputs: int) -> nn.Module:
+        operators = self.operators if len(self.operators) > 1 else self.operators * len(self.depths)
+        channels, size = self.width, (shape[1], shape[2])
+        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        layers["stem"], size = _stem(shape[0], channels, size, self.stem_stride)
+        for stage, (operator, depth) in enumerate(zip(operators, self.depths, strict=True)):
+            width = self.width * self.growth**stage
+            for block in range(depth):
+                stride = 2 if stage and not block else 1
+                layers[f"stage{stage + 1}_block{block + 1}"] = Bottleneck(operator, channels, width, stride, size)
+                channels, size = width, (-(-size[0] // stride), -(-size[1] // stride))
+        layers["head"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, outputs))
+        return nn.Sequential(layers)
+
+
+class Bottleneck(nn.Module):
+    """A residual block: 1x1, the operator, 1x1; where the shape changes, the shortcut is a strided 1x1."""
+
+    def __init__(self, operator: Operator, channels: int, width: int, stride: int, size: Size) -> None:
+        super().__init__()
+        strided = replace(operator, window=replace(operator.window, stride=stride))
+        self.enter = _convolution(channels, width)
+        self.operator = strided.build(width, width, size=size)
+        self.norm = nn.BatchNorm2d(width)
+        self.leave = nn.Conv2d(width, width, 1, bias=False)
+        self.leave_norm = ZeroNorm(width)
+        same = stride == 1 and channels == width
+        self.shortcut = nn.Identity() if same else _convolution(channels, width, stride=stride, relu=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.norm(self.operator(self.enter(x))))
+        return F.relu(self.leave_norm(self.leave(y)) + self.shortcut(x))
+
+
+class ZeroNorm(nn.BatchNorm2d):
+    """Batch norm with a scale that starts at zero, so that a block starts as its shortcut.
+
+    Source: Goyal et al., Accurate, Large Minibatch SGD, 2017, section 5.1.
+    """
+
+    def reset_parameters(self) -> None:
+        super().reset_parameters()
+        nn.init.zeros_(self.weight)
+
+
+def _convolution(channels: int, width: int, size: int = 1, stride: int = 1, relu: bool = True) -> nn.Module:
+    layers = [nn.Conv2d(channels, width, size, stride, padding=size // 2, bias=False), nn.BatchNorm2d(width)]
+    return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
+
+
+def _stem(channels: int, width: int, size: Size, stride: int) -> tuple[nn.Module, Size]:
+    layers = []
+    while stride > 1:
+        layers.append(_convolution(channels, width, size=3, stride=2))
+        channels, size, stride = width, (-(-size[0] // 2), -(-size[1] // 2)), stride // 2
+    return nn.Sequential(*(layers or [_convolution(channels, width, size=3)])), size

@@ -1,0 +1,68 @@
+"""Checkpoints: a run that was cut off goes on from its last one, at the start of an epoch."""
+
+import pickle
+import time
+import warnings
+from pathlib import Path
+from typing import Any
+from zipfile import BadZipFile
+
+import lightning as L
+import torch
+
+from dynops.errors import StudyError
+from dynops.specs import digest
+
+SECONDS = 30.0  # between checkpoints; an epoch that ends earlier leaves none, the last one always does
+
+
+class Checkpoint(L.Callback):
+    """Writes `last.ckpt` at the ends of epochs, whole or not at all."""
+
+    def __init__(self, folder: Path, run: dict[str, Any]) -> None:
+        """Prepare to write.
+
+        Args:
+            folder: where `last.ckpt` goes; made where it is missing.
+            run: network, data, recipe and seed as plain data; a checkpoint of another run is not taken up.
+        """
+        self.path = folder / "last.ckpt"
+        self.run = digest(run)
+        self._written = time.monotonic()
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        last = trainer.current_epoch + 1 == trainer.max_epochs
+        if last or time.monotonic() - self._written > SECONDS:
+            self._save(trainer)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        checkpoint["run"] = self.run
+
+    def _save(self, trainer: L.Trainer) -> None:
+        temporary = self.path.with_suffix(".tmp")
+        trainer.save_checkpoint(temporary)
+        temporary.replace(self.path)
+        self._written = time.monotonic()
+
+
+def resume_point(checkpoint: Checkpoint) -> Path | None:
+    """Return the checkpoint to go on from, None where there is none that can be read.
+
+    Raises:
+        StudyError: it belongs to another run.
+    """
+    if not checkpoint.path.is_file():
+        return None
+    try:
+        found = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
+        run = found["run"]
+    except (OSError, RuntimeError, pickle.UnpicklingError, BadZipFile, EOFError, KeyError, TypeError) as error:
+        warnings.warn(f"{checkpoint.path} cannot be read ({error}): the run starts anew.", stacklevel=2)
+        return None
+    if run != checkpoint.run:
+        raise StudyError(
+            f"{checkpoint.path} has run {run}, asked for is {checkpoint.run}: it belongs to another network, data set, "
+            "recipe or seed. Use another folder, or remove that file."
+        )
+    return checkpoint.path
