@@ -1,10 +1,41 @@
 """Effects of a study's factors, and verdicts on its hypotheses, from its records alone."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields, is_dataclass, replace
+from statistics import median
+from typing import Any, Literal
 
-from dynops.ablation.plan import Contrast
+from dynops.ablation.contrasts import (
+    Outcomes,
+    Sample,
+    combinations,
+    contrast_kind,
+    contrast_name,
+    identity,
+    listed,
+    main_effects_and_interactions,
+    sample,
+    weights,
+)
+from dynops.ablation.plan import Hypothesis, Levels, Plan
+from dynops.ablation.verdicts import (
+    Effect,
+    Kind,
+    Verdict,
+    estimate,
+    holm,
+    hypothesis_seeds,
+    p_different,
+    p_equivalent,
+    p_hypothesis,
+    p_part,
+    seeds_for,
+)
+from dynops.errors import RecordError, SpecError
+from dynops.records import RunRecord, cell_name
+from dynops.specs import Spec
+
+Points = dict[str, dict[int, RunRecord]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,62 +65,231 @@ class CellSummary:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Effect:
-    """One contrast with its t interval over seeds."""
-
-    name: str
-    """Such as `kernel: pixel - constant`, or `... at channels=grouped`, or `kernel x channels: ...`."""
-    kind: Literal["main", "simple", "interaction", "claim"]
-    """What it is; `claim` is a part of a hypothesis."""
-    contrast: Contrast | None
-    """The contrast; None for a combination of contrasts."""
-    in_family: bool
-    """Whether the plan states it as confirmatory: only then is it Holm-adjusted."""
-    by_seed: Mapping[int, float]
-    """The contrast's value in each complete seed."""
-    dropped: tuple[int, ...]
-    """Seeds that lack a cell which the contrast needs."""
-    estimate: float | None
-    """Mean over seeds, in units of the outcome; None without a complete seed."""
-    interval: tuple[float, float] | None
-    """t interval at 1 - level; None below three seeds, where no interval can be trusted."""
-    p: float | None
-    """Two-sided p-value of no effect; None below three seeds."""
-    p_holm: float | None
-    """p after Holm over the family; None outside it."""
-    p_equivalence: float | None
-    """p-value of the two one-sided tests against the plan's margin; None below three seeds or without a margin."""
-    verdict: Literal["differs", "equivalent", "undecided"]
-    """`differs`: adjusted p below the level; `equivalent`: inside the margin; never "no effect"."""
-    seeds_needed: int | None
-    """How many seeds in all an undecided effect needs for 80 % power at its present size; None if decided or unknown."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Verdict:
-    """What the study says about one hypothesis."""
-
-    name: str
-    claim: str
-    verdict: Literal["supported", "refuted", "undecided"]
-    p_supported: float | None
-    """Holm-adjusted p-value of the test that would support it; None below three seeds."""
-    p_refuted: float | None
-    """Holm-adjusted p-value of the test that would refute it; None below three seeds."""
-    parts: tuple[Effect, ...]
-    """The combinations of contrasts that were tested, with the margin taken off."""
-    seeds_needed: int | None
-    """How many seeds in all an undecided hypothesis needs; None if decided or unknown."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class Effects:
     """All that the records of a study say."""
 
     outcome: str
-    unit: Literal["points", "raw"]
+    """The metric that is compared; every number below is in its units, whether or not higher is better."""
+    unit: str
+    """`points` or `raw`, as in the plan: how a report shows the numbers."""
     level: float
+    """Error level."""
     margin: float
+    """Half-width of the region of equivalence; 0 without one."""
     cells: tuple[CellSummary, ...]
     effects: tuple[Effect, ...]
     verdicts: tuple[Verdict, ...]
+
+    def to_plain(self) -> dict[str, Any]:
+        """Return everything as plain data, contrasts as specs."""
+        return {each.name: _plain(getattr(self, each.name)) for each in fields(self)}
+
+
+def effects(records: Iterable[RunRecord], plan: Plan | None = None) -> Effects:
+    """Estimate every effect of a factorial from its records, and judge the hypotheses of its plan.
+
+    Each effect is a t interval over its values in the seeds; a diverged run is a result like any other.
+
+    Args:
+        records: of one study, in any order; of several results of one design point the first counts, and a failure
+            counts where there is no result.
+        plan: what was decided before the first run. Without it, factors and levels are those of the records in order
+            of appearance (the first level is the baseline; a factor of one level is left out), the outcome is
+            `accuracy`, and all main effects and pairwise interactions are confirmatory.
+    Returns:
+        Cells, effects and verdicts.
+    Raises:
+        RecordError: a record does not fit the plan or lacks the outcome, or no factor has two levels.
+        SpecError: the plan names a contrast that does not fit its factors.
+    """
+    records = tuple(records)
+    if plan is None:
+        plan, records = _inferred(records)
+    results, failures = _points(records, plan)
+    outcomes = {cell: {seed: run.metrics[plan.outcome] for seed, run in runs.items()} for cell, runs in results.items()}
+    seeds = sorted({record.seed for record in records})
+    return Effects(
+        outcome=plan.outcome,
+        unit=plan.unit,
+        level=plan.level,
+        margin=plan.margin,
+        cells=tuple(_summary(levels, results, failures, outcomes) for levels in plan.cell_levels()),
+        effects=tuple(_attributed(plan, outcomes, seeds)),
+        verdicts=tuple(_settled(plan, outcomes, seeds)),
+    )
+
+
+def _inferred(records: Sequence[RunRecord]) -> tuple[Plan, tuple[RunRecord, ...]]:
+    """Return the plan that records imply, and the records without the factors that do not vary."""
+    found: dict[str, dict[str, None]] = {}
+    for record in records:
+        if set(record.levels) != set(records[0].levels):
+            raise RecordError(
+                f"{_label(record)} has factors {_listed(record.levels)}, the first record has factors "
+                f"{_listed(records[0].levels)}: must be the same in all records."
+            )
+        for factor, level in record.levels.items():
+            found.setdefault(factor, {})[level] = None
+    factors = tuple(Levels(name, tuple(levels)) for name, levels in found.items() if len(levels) > 1)
+    if not factors:
+        raise RecordError(f"records has {len(records)} entries: must hold a factor with two or more levels.")
+    plan = Plan(
+        name="records",
+        question="Which factors matter?",
+        factors=factors,
+        seeds=tuple(sorted({record.seed for record in records})),
+        family=main_effects_and_interactions(factors),
+    )
+    names = [factor.name for factor in factors]
+    return plan, tuple(replace(each, levels={name: each.levels[name] for name in names}) for each in records)
+
+
+def _points(records: Sequence[RunRecord], plan: Plan) -> tuple[Points, Points]:
+    """Return the first result of each design point, and the first failure of each one without a result."""
+    results: Points = {cell: {} for cell in plan.cell_names()}
+    failures: Points = {cell: {} for cell in plan.cell_names()}
+    for record in records:
+        _check(record, plan)
+        cell = cell_name({factor.name: record.levels[factor.name] for factor in plan.factors})
+        (results if record.accepted else failures)[cell].setdefault(record.seed, record)
+    for cell, runs in failures.items():
+        failures[cell] = {seed: record for seed, record in runs.items() if seed not in results[cell]}
+    return results, failures
+
+
+def _check(record: RunRecord, plan: Plan) -> None:
+    known = {factor.name: factor.levels for factor in plan.factors}
+    if set(record.levels) != set(known) or any(record.levels[name] not in levels for name, levels in known.items()):
+        legal = "; ".join(f"{name}: {_listed(levels)}" for name, levels in known.items())
+        raise RecordError(f"{_label(record)} has levels that the plan lacks: must have one of each factor. {legal}.")
+    if record.seed not in plan.seeds:
+        raise RecordError(f"{_label(record)} has a seed that the plan lacks: must be one of {_listed(plan.seeds)}.")
+    if record.accepted and plan.outcome not in record.metrics:
+        raise RecordError(
+            f"{_label(record)} has metrics {_listed(record.metrics)}: must hold the outcome {plan.outcome}."
+        )
+
+
+def _summary(levels: Mapping[str, str], results: Points, failures: Points, outcomes: Outcomes) -> CellSummary:
+    name = cell_name(levels)
+    runs = [results[name][seed] for seed in sorted(results[name])]
+    mean, interval = estimate(sample({name: 1.0}, outcomes, sorted(outcomes[name])).values, 0.05)
+    return CellSummary(
+        name=name,
+        levels=levels,
+        n=len(runs),
+        mean=mean,
+        interval=interval,
+        diverged=sum(run.status == "diverged" for run in runs),
+        failed=len(failures[name]),
+        parameters=runs[0].parameters if runs else 0,
+        macs=runs[0].macs if runs else 0,
+        step_milliseconds=median(run.step_milliseconds for run in runs) if runs else 0.0,
+    )
+
+
+def _attributed(plan: Plan, outcomes: Outcomes, seeds: Sequence[int]) -> list[Effect]:
+    family = {identity(contrast, plan) for contrast in plan.family}
+    rows = []
+    for contrast in listed(plan):
+        values = sample(weights(contrast, plan), outcomes, seeds)
+        row = _measured(contrast_name(contrast), contrast_kind(contrast), values, plan.level, plan.margin)
+        rows.append(replace(row, contrast=contrast, in_family=identity(contrast, plan) in family))
+    inside = [index for index, row in enumerate(rows) if row.in_family]
+    p_holm, p_equivalence = holm([rows[i].p for i in inside]), holm([rows[i].p_equivalence for i in inside])
+    for index, p, equivalence in zip(inside, p_holm, p_equivalence, strict=True):
+        rows[index] = replace(rows[index], p_holm=p, p_equivalence=equivalence)
+    return [_judged(row, plan.level, len(inside) if row.in_family else 1) for row in rows]
+
+
+def _measured(name: str, kind: Kind, values: Sample, level: float, margin: float) -> Effect:
+    """Return an effect before multiplicity and verdict."""
+    mean, interval = estimate(values.values, level)
+    enough = interval is not None
+    return Effect(
+        name=name,
+        kind=kind,
+        contrast=None,
+        in_family=False,
+        by_seed=values.by_seed,
+        dropped=values.dropped,
+        estimate=mean,
+        interval=interval,
+        p=float(p_different(values.values)) if enough else None,
+        p_holm=None,
+        p_equivalence=float(p_equivalent(values.values, margin)) if enough and margin > 0 else None,
+        verdict="undecided",
+        seeds_needed=None,
+    )
+
+
+def _judged(row: Effect, level: float, family: int) -> Effect:
+    """Return an effect with its verdict, and with the seeds that it needs if it has none; it is one of `family`."""
+    p = row.p_holm if row.in_family else row.p
+    if p is not None and p < level:
+        return replace(row, verdict="differs")
+    if row.p_equivalence is not None and row.p_equivalence < level:
+        return replace(row, verdict="equivalent")
+    return replace(row, seeds_needed=seeds_for(row.values, level / family, "two-sided"))
+
+
+def _settled(plan: Plan, outcomes: Outcomes, seeds: Sequence[int]) -> list[Verdict]:
+    claims = [_claims(hypothesis, plan, outcomes, seeds) for hypothesis in plan.hypotheses]
+    raw = [
+        p_hypothesis([p_part(part, [row.values for row in rows]) for part, rows in zip(each.parts, claim, strict=True)])
+        for each, claim in zip(plan.hypotheses, claims, strict=True)
+    ]
+    supported, refuted = holm([p for p, _ in raw]), holm([p for _, p in raw])
+    return [_verdict(*each, plan) for each in zip(plan.hypotheses, claims, supported, refuted, strict=True)]
+
+
+def _claims(hypothesis: Hypothesis, plan: Plan, outcomes: Outcomes, seeds: Sequence[int]) -> list[list[Effect]]:
+    """Return, for each part of a hypothesis, the combinations that it tests."""
+    if not hypothesis.parts:
+        raise SpecError(f"hypothesis {hypothesis.name} has parts=(): must have one or more.")
+    claims = []
+    for part in hypothesis.parts:
+        rows = []
+        for each in combinations(part, plan):
+            values = sample(each.weights, outcomes, seeds, margin=each.margin)
+            rows.append(_judged(_measured(each.name, "claim", values, plan.level, 0.0), plan.level, 1))
+        claims.append(rows)
+    return claims
+
+
+def _verdict(
+    hypothesis: Hypothesis, claims: list[list[Effect]], supported: float | None, refuted: float | None, plan: Plan
+) -> Verdict:
+    verdict: Literal["supported", "refuted", "undecided"] = "undecided"
+    if supported is not None and supported < plan.level:
+        verdict = "supported"
+    elif refuted is not None and refuted < plan.level:
+        verdict = "refuted"
+    needed = hypothesis_seeds([[row.values for row in rows] for rows in claims], plan.level / len(plan.hypotheses))
+    return Verdict(
+        name=hypothesis.name,
+        claim=hypothesis.claim,
+        verdict=verdict,
+        p_supported=supported,
+        p_refuted=refuted,
+        parts=tuple(row for rows in claims for row in rows),
+        seeds_needed=needed if verdict == "undecided" else None,
+    )
+
+
+def _label(record: RunRecord) -> str:
+    return f"record {record.cell or 'without levels'}, seed {record.seed},"
+
+
+def _listed(values: Iterable[object]) -> str:
+    return ", ".join(str(each) for each in values) or "none"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Spec):
+        return value.to_plain()
+    if is_dataclass(value):
+        return {each.name: _plain(getattr(value, each.name)) for each in fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): _plain(each) for key, each in value.items()}
+    return [_plain(each) for each in value] if isinstance(value, tuple) else value

@@ -1,6 +1,7 @@
 """Training with Lightning: the only place that knows it."""
 
+from dynops.training.experiment import Experiment
 from dynops.training.recipe import Recipe
 from dynops.training.train import train
 
-__all__ = ["Recipe", "train"]
+__all__ = ["Experiment", "Recipe", "train"]

@@ -27,6 +27,12 @@ from dynops.training.start import initialise
 from dynops.training.task import DivergedError, Epoch, Task
 
 
+@lru_cache(maxsize=1)
+def load(data: Data, seed: int, root: Path | None, download: bool = False) -> Dataset:
+    """Load a block's data, once for all of its cells."""
+    return data.load(seed, root=root, download=download)
+
+
 def train(
     network: Network,
     data: Data,
@@ -35,7 +41,6 @@ def train(
     *,
     folder: Path | None = None,
     root: Path | None = None,
-    download: bool = False,
     accelerator: str = "auto",
     images: int = 0,
     on_epoch: Callable[[Epoch], None] | None = None,
@@ -52,7 +57,6 @@ def train(
         seed: of every random stream: split, subset, initial weights, order and augmentation.
         folder: where checkpoints go; a run that was cut off there goes on from the last one.
         root: folder of the data sets.
-        download: whether data that are missing may be fetched.
         accelerator: Lightning's name of the device: `auto`, `cpu`, `gpu`, ...
         images: how many evaluated inputs are kept in the record with their kernels.
         on_epoch: called with the history's newest entry after each epoch.
@@ -65,7 +69,7 @@ def train(
         ShapeError: the network cannot be built for the data.
     """
     started = time.perf_counter()
-    dataset = _load(data, seed, root, download)
+    dataset = load(data, seed, root)
     module = network.build(dataset.input_shape, dataset.outputs)
     initialise(module, seed)
     task = Task(module, dataset, recipe, on_epoch)
@@ -100,12 +104,6 @@ def train(
             spec=run,
             images={} if reason else kernel_images(module, dataset, images),
         )
-
-
-@lru_cache(maxsize=1)
-def _load(data: Data, seed: int, root: Path | None, download: bool) -> Dataset:
-    """Load a block's data once for all of its cells."""
-    return data.load(seed, root=root, download=download)
 
 
 def _trainer(recipe: Recipe, accelerator: str, callbacks: list[Checkpoint]) -> L.Trainer:

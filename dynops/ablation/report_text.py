@@ -1,0 +1,166 @@
+"""The text of a study's report, in Markdown."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from urllib.parse import quote
+
+from dynops.ablation.effects import Effects
+from dynops.ablation.plan import Plan
+from dynops.ablation.results import cell_of, counted, show
+from dynops.ablation.tables import Table, cell_table, effect_tables, seeds_lacking, unit_name, verdict_table
+from dynops.records import RunRecord
+
+BUDGETS = {"as is": "cells are compared as they are, each at its own cost"}
+FILES = (
+    "`records.jsonl` holds the plan and every run, and all else is made from it: `effects.json` the numbers above, "
+    "`figures/` the figures, `tensorboard/` what `tensorboard --logdir tensorboard` shows. Where there are more than "
+    "40 runs, TensorBoard selects none by itself: the filter `^\\.$` on its runs brings up the tables, the figures and "
+    "the evidence with more seeds, the filter `seed=0$` the curves of one seed."
+)
+
+
+def report_text(plan: Plan, records: Sequence[RunRecord], effects: Effects, figures: Mapping[str, Path]) -> str:
+    """Write the report of a study.
+
+    Args:
+        plan: what was decided before the first run.
+        records: all records of the study; equal records give equal text.
+        effects: what the records say.
+        figures: files of the figures by tag, relative to the report.
+    """
+    sections = [
+        f"# {plan.name}",
+        plan.question,
+        "## Verdicts",
+        verdict_text(effects),
+        "## Setup",
+        _setup(plan, records, effects),
+        "## Cells",
+        cell_table(effects).to_markdown(),
+        _cost_statement(effects),
+        *_embedded(figures, "outcome/"),
+        "## Effects",
+        *(part for table in effect_tables(effects, plan) for part in _titled(table)),
+        *_embedded(figures, "effects/"),
+        *(["## Kernels", *_embedded(figures, "kernels/")] if _embedded(figures, "kernels/") else []),
+        "## Failures, divergences and gaps",
+        *_losses(plan, records),
+        "## Files",
+        FILES,
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def verdict_text(effects: Effects) -> str:
+    """Write the verdict on each hypothesis, what an undecided one lacks, and the table of what was tested."""
+    if not effects.verdicts:
+        return "The plan states no hypotheses."
+    lines = []
+    for verdict in effects.verdicts:
+        line = f"- **{verdict.name} is {verdict.verdict}**: {verdict.claim}"
+        if verdict.verdict == "undecided":
+            n = min((len(part.by_seed) for part in verdict.parts), default=0)
+            line += f" It lacks evidence: {seeds_lacking(n, verdict.seeds_needed)}."
+        lines.append(line)
+    return "\n".join(lines) + "\n\n" + verdict_table(effects, claims=False).to_markdown()
+
+
+def _setup(plan: Plan, records: Sequence[RunRecord], effects: Effects) -> str:
+    chosen = counted(records, plan)
+    results = [record for record in chosen if record.accepted]
+    cells = len(plan.cell_names())
+    whole = sum(sum(record.seed == seed for record in results) == cells for seed in plan.seeds)
+    factors = "; ".join(f"{factor.name} ({', '.join(factor.levels)})" for factor in plan.factors)
+    direction = "higher" if plan.higher_is_better else "lower"
+    margin = f"; equivalence margin ± {show(plan.margin, plan.unit)}" if plan.margin else "; no equivalence margin"
+    versions = _distinct(records, lambda record: ", ".join(f"{name} {each}" for name, each in record.versions.items()))
+    lines = [
+        f"n = {whole} complete seeds of {len(plan.seeds)} planned, {len(results)} results of "
+        f"{cells * len(plan.seeds)} planned runs",
+        f"Factors, baseline first: {factors}",
+        f"Outcome: {plan.outcome}, {direction} is better, in {unit_name(effects)}{margin}; error level {plan.level:g}",
+        f"Budget rule `{plan.budget}`: {BUDGETS[plan.budget]}",
+        f"Device: {_distinct(records, lambda record: record.device)}",
+        f"Versions: {versions}",
+        f"Commit: {_distinct(records, lambda record: record.commit)}",
+        f"Wall time of all runs together: {_duration(sum(record.seconds for record in records))}",
+    ]
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _distinct(records: Sequence[RunRecord], read: Callable[[RunRecord], str]) -> str:
+    found: dict[str, int] = {}
+    for record in records:
+        found[read(record)] = found.get(read(record), 0) + 1
+    if len(found) == 1:
+        return next(iter(found)) or "not recorded"
+    return "; ".join(
+        f"{each or 'not recorded'} ({number} of {len(records)} records)" for each, number in sorted(found.items())
+    )
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def _cost_statement(effects: Effects) -> str:
+    cells = [cell for cell in effects.cells if cell.n]
+    parts, equal = [], True
+    for name, costs in (
+        ("parameters", {cell.name: cell.parameters for cell in cells}),
+        ("MACs", {cell.name: cell.macs for cell in cells}),
+    ):
+        low, high = min(costs, key=costs.__getitem__), max(costs, key=costs.__getitem__)
+        if costs[low] == costs[high]:
+            parts.append(f"{name} are equal in all cells ({costs[low]:,})")
+            continue
+        equal = False
+        ratio = f", {costs[high] / costs[low]:.2f} times as many" if costs[low] else ""
+        parts.append(f"{name} range from {costs[low]:,} ({low}) to {costs[high]:,} ({high}){ratio}")
+    claim = "Cells are compared at equal cost" if equal else "**Cells are compared at unequal cost**"
+    return f"{claim}: {'; '.join(parts)}."
+
+
+def _titled(table: Table) -> list[str]:
+    return [f"### {table.title}", table.to_markdown() if table.rows else "None."]
+
+
+def _embedded(figures: Mapping[str, Path], group: str) -> list[str]:
+    return [
+        f"![{tag.removeprefix(group)}]({quote(file.as_posix())})"
+        for tag, file in figures.items()
+        if tag.startswith(group)
+    ]
+
+
+def _losses(plan: Plan, records: Sequence[RunRecord]) -> list[str]:
+    chosen = counted(records, plan)
+    lines = [
+        f"- {record.status}: {cell_of(record, plan)}, seed {record.seed}: {_last_line(record.reason)}"
+        for record in chosen
+        if record.status != "complete"
+    ]
+    present = {(cell_of(record, plan), record.seed) for record in chosen}
+    for cell in plan.cell_names():
+        gaps = [seed for seed in plan.seeds if (cell, seed) not in present]
+        if gaps:
+            lines.append(f"- not run: {cell}, {'seed' if len(gaps) == 1 else 'seeds'} {_numbers(gaps)}")
+    parts = ["\n".join(lines) if lines else "None: every planned run is complete."]
+    healed = sum(not record.accepted for record in records) - sum(not record.accepted for record in chosen)
+    if healed:
+        parts.append(f"Failed attempts that a later attempt at the same run replaced: {healed}.")
+    if any(record.status == "failed" for record in chosen):
+        parts.append("The whole tracebacks are in `records.jsonl`.")
+    return parts
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason recorded"
+
+
+def _numbers(values: Iterable[int]) -> str:
+    return ", ".join(str(value) for value in values)

@@ -1,0 +1,201 @@
+"""A study: a base, factors, seeds, and hypotheses; every (cell, seed) is run exactly once, whatever is killed."""
+
+import traceback
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from dynops.ablation.factor import Factor
+from dynops.ablation.ledger import DesignPoint, Ledger, design
+from dynops.ablation.plan import Contrast, Hypothesis, Plan
+from dynops.ablation.progress import Progress
+from dynops.ablation.store import RECORDS, read_study, write_study
+from dynops.ablation.tensorboard import write_run
+from dynops.errors import RecordError, StudyError
+from dynops.records import RunRecord, append_record, cell_name, write_atomically
+from dynops.specs import Spec
+
+RESULT = "result.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a study hands to `run`."""
+
+    spec: Spec
+    """The cell: the base, changed by the levels."""
+    seed: int
+    """The block."""
+    folder: Path
+    """Where the run may keep checkpoints."""
+    first_block: bool
+    """Whether this is the study's first seed, which keeps images for the report."""
+    on_epoch: Callable[[Mapping[str, float]], None]
+    """Shows progress: to be called with the metrics of each epoch."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """A full factorial with seeds as blocks."""
+
+    name: str
+    """Name of the study; a word."""
+    question: str
+    """What it asks, in one sentence."""
+    base: Spec
+    """What every cell starts from."""
+    factors: Sequence[Factor]
+    """What is varied, in this order."""
+    seeds: Sequence[int]
+    """The blocks."""
+    run: Callable[[Job], RunRecord]
+    """Runs one cell with one seed; what it raises is a failure of that run alone."""
+    outcome: str = "accuracy"
+    """The metric that is compared."""
+    unit: str = "points"
+    """`points` shows hundredths of a share, `raw` the metric as it is."""
+    higher_is_better: bool = True
+    """Whether a larger outcome is a gain."""
+    margin: float = 0.0
+    """Half-width of the region of equivalence, in units of the outcome."""
+    family: Sequence[Contrast] = ()
+    """The confirmatory effects."""
+    hypotheses: Sequence[Hypothesis] = ()
+    """What the study must settle."""
+
+    def cell(self, levels: Mapping[str, str]) -> Spec:
+        """Return what a cell runs: the base, changed by one level of each factor."""
+        spec = self.base
+        for factor in self.factors:
+            spec = factor.levels[levels[factor.name]](spec)
+        return spec
+
+    def plan(self) -> Plan:
+        """Return all that is decided before the first run, as plain data."""
+        plan = Plan(
+            name=self.name,
+            question=self.question,
+            factors=tuple(factor.plan() for factor in self.factors),
+            seeds=tuple(self.seeds),
+            outcome=self.outcome,
+            unit=self.unit,
+            higher_is_better=self.higher_is_better,
+            margin=self.margin,
+            family=tuple(self.family),
+            hypotheses=tuple(self.hypotheses),
+        )
+        cells = tuple(self.cell(levels).fingerprint() for levels in plan.cell_levels())
+        return replace(plan, cells=cells)
+
+    def execute(self, folder: Path) -> list[RunRecord]:
+        """Run every point that has no result yet, block after block, and return all records.
+
+        A run's result is on disk before anything is said about it, so a kill at any moment loses at most the runs in
+        flight, and no result counts twice. A point that failed is tried again by the next call.
+
+        Args:
+            folder: of this study alone; made where it is missing.
+        Raises:
+            StudyError: the folder holds another study or another version of this one, or a process works on it.
+        """
+        plan = self.plan()
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            held = FileLock(folder / "lock").acquire(timeout=0)
+        except Timeout:
+            raise StudyError(f"{folder} has a process that works on it: wait for it, or use another folder.") from None
+        with held:
+            records = _reconcile(folder, plan)
+            ledger = Ledger(folder, plan)
+            ledger.follow(record for record in records if record.accepted)
+            with Progress(plan, records) as progress:
+                while (taken := ledger.take()) is not None:
+                    records.append(self._attempt(*taken, folder, plan, ledger, progress))
+        return records
+
+    def _attempt(
+        self, point: DesignPoint, trial: int, folder: Path, plan: Plan, ledger: Ledger, progress: Progress
+    ) -> RunRecord:
+        place = run_folder(folder, point)
+        job = Job(
+            spec=self.cell(point.levels),
+            seed=point.seed,
+            folder=place,
+            first_block=point.seed == plan.seeds[0],
+            on_epoch=progress.epoch,
+        )
+        progress.start(point)
+        try:
+            record = replace(self.run(job), levels=point.levels)
+            if self.outcome not in record.metrics:
+                raise RecordError(
+                    f"record has metrics {sorted(record.metrics)}: must hold {self.outcome!r}, the outcome."
+                )
+        except Exception:  # any failure of a run is recorded with its traceback, and the study goes on
+            record = RunRecord(levels=point.levels, seed=point.seed, status="failed", reason=traceback.format_exc())
+        if record.accepted:
+            write_atomically(place / RESULT, record.to_json() + "\n")
+            ledger.complete(trial, record)
+        else:
+            ledger.fail(trial)
+        append_record(folder / RECORDS, record)
+        write_run(folder / "tensorboard", plan, record)
+        progress.finish(record)
+        return record
+
+
+def run_folder(folder: Path, point: DesignPoint) -> Path:
+    """Return the folder of one run."""
+    return folder / "runs" / cell_name(point.levels) / f"seed={point.seed}"
+
+
+def _reconcile(folder: Path, plan: Plan) -> list[RunRecord]:
+    """Bring `records.jsonl` up to the results on disk, one accepted record a point, and return its records."""
+    stored: list[RunRecord] = []
+    if (folder / RECORDS).exists():
+        before, stored = read_study(folder)
+        _check_same(folder, before, plan)
+    elif (folder / "runs").exists():
+        raise StudyError(f"{folder} has runs but no {RECORDS}: restore that file, or use another folder.")
+    accepted: dict[str, RunRecord] = {}
+    failures = []
+    for record in stored:
+        if record.accepted:
+            accepted.setdefault(record.point, record)
+        else:
+            failures.append(record)
+    for point in design(plan):
+        result = run_folder(folder, point) / RESULT
+        if point.id not in accepted and result.exists():
+            accepted[point.id] = _read_result(result, point)
+    records = [*failures, *accepted.values()]
+    write_study(folder, plan, records)
+    return records
+
+
+def _read_result(path: Path, point: DesignPoint) -> RunRecord:
+    try:
+        record = RunRecord.from_json(path.read_bytes())
+    except RecordError as error:
+        raise StudyError(f"{path} has no whole result ({error}): remove it, and the point is run again.") from error
+    if record.point != point.id:
+        raise StudyError(f"{path} has the result of {record.cell}, seed {record.seed}: it was moved there. Remove it.")
+    return record
+
+
+def _check_same(folder: Path, before: Plan, plan: Plan) -> None:
+    added = set(plan.seeds) - set(before.seeds)
+    if replace(before, seeds=plan.seeds) != plan:
+        was, now = before.to_plain(), plan.to_plain()
+        changed = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key) and key != "seeds")
+        raise StudyError(
+            f"{folder} has study {before.name!r}, asked for is {plan.name!r}; they differ in {', '.join(changed)}: a "
+            "folder holds one study with one plan. Use another folder, or the settings that it was started with."
+        )
+    if len(before.seeds) + len(added) != len(plan.seeds):
+        raise StudyError(
+            f"{folder} has seeds {before.seeds}, asked for are {plan.seeds}: seeds can be added to a study, not "
+            "dropped. Ask for those and more, or use another folder."
+        )

@@ -1,0 +1,209 @@
+"""Tables of a study's verdicts, cells and effects: rows of text, for Markdown and for the terminal alike."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from rich.table import Table as TerminalTable
+from rich.text import Text
+
+from dynops.ablation.effects import CellSummary, Effect, Effects, Verdict
+from dynops.ablation.plan import Plan
+from dynops.ablation.results import show, show_interval
+from dynops.ablation.verdicts import FEWEST_SEEDS, MOST_SEEDS, POWER
+
+SIDES: dict[str, Literal["left", "right"]] = {"l": "left", "r": "right"}
+RULES = {"l": ":--", "r": "--:"}
+NEEDS = f"seeds in all for {100 * POWER:g} % power at its present size"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Rows of text under named columns."""
+
+    title: str
+    columns: tuple[str, ...]
+    sides: str
+    """One letter a column: `l` or `r`, the side to which it is set."""
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    """A sentence below the table."""
+
+    def to_markdown(self) -> str:
+        """Write the table as Markdown, without its title."""
+        lines = [_line(self.columns), _line(RULES[side] for side in self.sides), *(_line(row) for row in self.rows)]
+        return "\n".join([*lines, "", self.note] if self.note else lines)
+
+    def to_terminal(self) -> TerminalTable:
+        """Make the table that rich prints."""
+        made = TerminalTable(title=Text(self.title), caption=Text(self.note) if self.note else None)
+        for column, side in zip(self.columns, self.sides, strict=True):
+            made.add_column(Text(column), justify=SIDES[side], overflow="fold")
+        for row in self.rows:
+            made.add_row(*(Text(cell) for cell in row))
+        return made
+
+
+def terminal_tables(effects: Effects, plan: Plan) -> list[TerminalTable]:
+    """Make the tables that a study prints at its end: verdicts, then confirmatory, then exploratory effects."""
+    tables = [verdict_table(effects, claims=True), *effect_tables(effects, plan)]
+    return [table.to_terminal() for table in tables if table.rows]
+
+
+def verdict_table(effects: Effects, *, claims: bool) -> Table:
+    """List each hypothesis with its verdict, and each combination that was tested with its estimate.
+
+    Args:
+        effects: gives the verdicts.
+        claims: whether the claims stand beside the names of the hypotheses.
+    """
+    rows = [row for verdict in effects.verdicts for row in _verdict_rows(verdict, effects, claims)]
+    return Table(
+        title="Verdicts",
+        columns=(
+            "hypothesis",
+            "verdict",
+            "tested against 0",
+            "estimate",
+            _interval_name(effects),
+            "n",
+            "p for",
+            "p against",
+            "what it lacks",
+        ),
+        sides="lllrrrrrl",
+        rows=tuple(rows),
+        note=f"Estimates are in {unit_name(effects)}, with the margin of the claim taken off. "
+        "p for and p against are Holm-adjusted over all hypotheses.",
+    )
+
+
+def cell_table(effects: Effects) -> Table:
+    """List each cell with its mean outcome, its costs and its losses."""
+    return Table(
+        title="Cells",
+        columns=(
+            "cell",
+            f"mean {effects.outcome}",
+            "95 % interval",
+            "n",
+            "parameters",
+            "MACs",
+            "step, ms",
+            "diverged",
+            "failed",
+        ),
+        sides="lrrrrrrrr",
+        rows=tuple(_cell_row(cell, effects) for cell in effects.cells),
+        note=f"Means over seeds, in {unit_name(effects)}. A diverged run counts as a trivial predictor; "
+        "failed counts design points that have a failure and no result.",
+    )
+
+
+def effect_tables(effects: Effects, plan: Plan) -> tuple[Table, Table]:
+    """List the effects of the confirmatory family, and apart from them the exploratory ones."""
+    margin = f" p equivalent: against ± {show(effects.margin, effects.unit)}." if effects.margin else ""
+    note = f"Estimates are in {unit_name(effects)}.{margin} needs n: {NEEDS}."
+    measured = ("effect", "estimate", _interval_name(effects), "n", "p")
+    confirmatory = Table(
+        title="Confirmatory effects",
+        columns=(*measured, "p Holm", "p equivalent, Holm", "verdict", "needs n"),
+        sides="lrrrrrrlr",
+        rows=tuple(_effect_row(effect, effects, plan) for effect in effects.effects if effect.in_family),
+        note=f"The family that the plan states: verdicts hold at level {effects.level:g} over the family. {note}",
+    )
+    exploratory = Table(
+        title="Exploratory effects, unadjusted",
+        columns=(*measured, "p equivalent", "verdict", "needs n"),
+        sides="lrrrrrlr",
+        rows=tuple(_effect_row(effect, effects, plan) for effect in effects.effects if not effect.in_family),
+        note=f"Outside the stated family: each verdict holds at level {effects.level:g} on its own, without adjustment "
+        f"for their number; it suggests, and confirms nothing. {note}",
+    )
+    return confirmatory, exploratory
+
+
+def unit_name(effects: Effects) -> str:
+    """Name the unit in a sentence."""
+    return f"points (hundredths of {effects.outcome})" if effects.unit == "points" else f"units of {effects.outcome}"
+
+
+def seeds_lacking(n: int, seeds_needed: int | None) -> str:
+    """Say what an undecided effect or hypothesis lacks."""
+    if n < FEWEST_SEEDS:
+        return f"needs at least {FEWEST_SEEDS} complete seeds, has {n}"
+    if seeds_needed is None:
+        return f"not within {MOST_SEEDS:,} seeds at its present size, has {n}"
+    return f"about {seeds_needed:,} {NEEDS}, has {n}"
+
+
+def _verdict_rows(verdict: Verdict, effects: Effects, claims: bool) -> list[tuple[str, ...]]:
+    n = min((len(part.by_seed) for part in verdict.parts), default=0)
+    lacks = seeds_lacking(n, verdict.seeds_needed) if verdict.verdict == "undecided" else ""
+    name = f"{verdict.name}: {verdict.claim}" if claims else verdict.name
+    rows: list[tuple[str, ...]] = []
+    for number, part in enumerate(verdict.parts):
+        first = number == 0
+        rows.append(
+            (
+                name if first else "",
+                verdict.verdict if first else "",
+                part.name,
+                show(part.estimate, effects.unit, signed=True),
+                show_interval(part.interval, effects.unit, signed=True),
+                str(len(part.by_seed)),
+                show_p(verdict.p_supported) if first else "",
+                show_p(verdict.p_refuted) if first else "",
+                lacks if first else "",
+            )
+        )
+    return rows
+
+
+def _cell_row(cell: CellSummary, effects: Effects) -> tuple[str, ...]:
+    costs = (f"{cell.parameters:,}", f"{cell.macs:,}", f"{cell.step_milliseconds:.2f}") if cell.n else ("-",) * 3
+    return (
+        cell.name,
+        show(cell.mean, effects.unit),
+        show_interval(cell.interval, effects.unit),
+        str(cell.n),
+        *costs,
+        str(cell.diverged),
+        str(cell.failed),
+    )
+
+
+def _effect_row(effect: Effect, effects: Effects, plan: Plan) -> tuple[str, ...]:
+    n = len(effect.by_seed)
+    return (
+        effect.name,
+        show(effect.estimate, effects.unit, signed=True),
+        show_interval(effect.interval, effects.unit, signed=True),
+        str(n) if n == len(plan.seeds) else f"{n} of {len(plan.seeds)}",
+        show_p(effect.p),
+        *((show_p(effect.p_holm),) if effect.in_family else ()),
+        show_p(effect.p_equivalence),
+        effect.verdict,
+        _needs(n, effect.seeds_needed) if effect.verdict == "undecided" else "",
+    )
+
+
+def _needs(n: int, seeds_needed: int | None) -> str:
+    if n < FEWEST_SEEDS:
+        return f"at least {FEWEST_SEEDS}"
+    return f">{MOST_SEEDS:,}" if seeds_needed is None else f"{seeds_needed:,}"
+
+
+def show_p(p: float | None) -> str:
+    """Write a p-value with three digits; a missing one is a dash."""
+    if p is None:
+        return "-"
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def _interval_name(effects: Effects) -> str:
+    return f"{100 * (1 - effects.level):g} % interval"
+
+
+def _line(cells: Iterable[str] | Sequence[str]) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in cells) + " |"

@@ -1,0 +1,25 @@
+"""Data sets, probes, and the batches that training takes from them."""
+
+from dynops.data.augment import Augmentation, augment
+from dynops.data.batches import Batches
+from dynops.data.cifar import Cifar10, Cifar100
+from dynops.data.dataset import Data, Dataset, Examples
+from dynops.data.images import Digits, ImageData
+from dynops.data.mnist import FashionMnist, Mnist
+from dynops.data.probes import SelectorShift
+
+__all__ = [
+    "Augmentation",
+    "Batches",
+    "Cifar10",
+    "Cifar100",
+    "Data",
+    "Dataset",
+    "Digits",
+    "Examples",
+    "FashionMnist",
+    "ImageData",
+    "Mnist",
+    "SelectorShift",
+    "augment",
+]

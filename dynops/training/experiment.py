@@ -1,0 +1,59 @@
+"""An experiment: a network, a data set and a recipe as one value, so that a study can vary any of them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from dynops.data import Data
+from dynops.nets import Network
+from dynops.records import RunRecord
+from dynops.specs import Spec, spec
+from dynops.training.recipe import Recipe
+from dynops.training.task import Epoch
+from dynops.training.train import load, train
+
+
+@spec
+class Experiment(Spec):
+    """What one cell of a study trains."""
+
+    network: Network
+    """What is trained."""
+    data: Data
+    """What it learns and is evaluated on."""
+    recipe: Recipe
+    """How."""
+
+    def check(self, seed: int, *, root: Path | None = None) -> None:
+        """Load the data and build the network without weights, so that what is wrong shows before the first run.
+
+        Raises:
+            DynopsError: whatever `run` would raise for these reasons.
+        """
+        dataset = load(self.data, seed, root)
+        with torch.device("meta"):
+            self.network.build(dataset.input_shape, dataset.outputs)
+
+    def run(
+        self,
+        seed: int,
+        *,
+        folder: Path | None = None,
+        root: Path | None = None,
+        accelerator: str = "auto",
+        images: int = 0,
+        on_epoch: Callable[[Epoch], None] | None = None,
+    ) -> RunRecord:
+        """Train; arguments, result and errors are those of `train`."""
+        return train(
+            self.network,
+            self.data,
+            self.recipe,
+            seed,
+            folder=folder,
+            root=root,
+            accelerator=accelerator,
+            images=images,
+            on_epoch=on_epoch,
+        )
