@@ -93,9 +93,8 @@ class RunRecord:
             raise RecordError(
                 f"line has {str(plain)[:80]}: must hold the fields of a run record: {', '.join(sorted(known))}."
             )
-        plain["history"] = tuple(plain.get("history", ()))
         try:
-            return cls(**plain)
+            return cls(**plain | {"history": tuple(plain.get("history", ()))})
         except (TypeError, AttributeError) as error:
             raise RecordError(f"line has {str(plain)[:80]}: a field is of the wrong kind ({error}).") from error
 

@@ -94,6 +94,12 @@ def one_of(name: str, value: object, legal: tuple[object, ...]) -> None:
         raise SpecError(f"{name} has {value!r}: must be one of {', '.join(repr(each) for each in legal)}.")
 
 
+def of_kind(name: str, value: object, kind: type) -> None:
+    """Raise a SpecError unless the value is an instance of a class."""
+    if not isinstance(value, kind):
+        raise SpecError(f"{name} has {value!r}: must be a {kind.__name__}.")
+
+
 def at_least(name: str, value: object, least: int) -> None:
     """Raise a SpecError unless the value is an integer of at least `least`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least:
@@ -109,6 +115,8 @@ def _to_plain(value: Any) -> Any:
         return value.to_plain()
     if isinstance(value, tuple):
         return [_to_plain(each) for each in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)  # 1.0 equals 1, so their text is one
     if value is None or isinstance(value, str | int | float | bool):
         return value
     raise SpecError(f"field has {value!r}: a spec holds specs, tuples, numbers, text and None only.")
@@ -129,5 +137,5 @@ def _from_plain(plain: Any) -> Any:
         raise SpecError(f"{name} has {', '.join(sorted(unknown))}: its fields are {', '.join(sorted(known))}.")
     try:
         return cls(**{key: _from_plain(value) for key, value in plain.items() if key != "type"})
-    except TypeError as error:
+    except (TypeError, AttributeError) as error:
         raise SpecError(f"{name} has {plain}: {error}.") from error

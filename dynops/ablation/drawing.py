@@ -36,7 +36,7 @@ def cell_styles(plan: Plan) -> dict[str, Style]:
     styles = {}
     for levels in plan.cell_levels():
         colour = first.levels.index(levels[first.name])
-        other = rest.index(tuple(levels.values())[1:]) + colour // len(COLOURS)
+        other = rest.index(tuple(levels.values())[1:]) + len(rest) * (colour // len(COLOURS))
         styles[cell_name(levels)] = Style(
             ", ".join(levels.values()),
             COLOURS[colour % len(COLOURS)],

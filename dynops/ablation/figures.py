@@ -31,13 +31,13 @@ def all_figures(plan: Plan, records: Sequence[RunRecord], effects: Effects) -> d
     """Draw every figure that the records allow.
 
     Returns:
-        Figures by tag, such as `effects/all`, `outcome/kernel by channels`, `kernels/kernel=pixel,channels=shared`.
+        Figures by tag, such as `effects/all`, `factors/kernel by channels`, `kernels/kernel=pixel,channels=shared`.
     """
     figures = {}
     if any(effect.estimate is not None for effect in effects.effects):
         figures["effects/all"] = forest(effects)
     for across, by in pairs(plan):
-        figures[f"outcome/{across} by {by}" if by else f"outcome/{across}"] = interaction(plan, records, across, by)
+        figures[f"factors/{across} by {by}" if by else f"factors/{across}"] = interaction(plan, records, across, by)
     if any(cell.mean is not None for cell in effects.cells):
         figures["outcome/cost"] = costs(plan, effects)
     curve = curves(plan, records)

@@ -42,6 +42,7 @@ def report_text(plan: Plan, records: Sequence[RunRecord], effects: Effects, figu
         "## Effects",
         *(part for table in effect_tables(effects, plan) for part in _titled(table)),
         *_embedded(figures, "effects/"),
+        *_embedded(figures, "factors/"),
         *(["## Kernels", *_embedded(figures, "kernels/")] if _embedded(figures, "kernels/") else []),
         "## Failures, divergences and gaps",
         *_losses(plan, records),

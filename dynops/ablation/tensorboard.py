@@ -52,7 +52,7 @@ def write_run(folder: Path, plan: Plan, record: RunRecord) -> Path:
     end = time.time()
     start = end - record.seconds
     with _writer(run) as writer:
-        _add(writer, hparams_pb(dict(record.levels), trial_id=cell, start_time_secs=start))
+        _add(writer, hparams_pb(dict(record.levels), trial_id=cell, start_time_secs=start), start)
         for number, entry in enumerate(record.history, start=1):
             moment = start + record.seconds * number / len(record.history)
             for key, value in entry.items():
@@ -63,7 +63,7 @@ def write_run(folder: Path, plan: Plan, record: RunRecord) -> Path:
                 writer.add_scalar(tag, value, len(record.history), walltime=end)
         if record.status in REASONS:
             writer.add_text(REASONS[record.status], _indented(record.reason), walltime=end)
-        _add(writer, _session_end(api_pb2.STATUS_SUCCESS if record.accepted else api_pb2.STATUS_FAILURE, end))
+        _add(writer, _session_end(api_pb2.STATUS_SUCCESS if record.accepted else api_pb2.STATUS_FAILURE, end), end)
     return run
 
 
@@ -72,7 +72,7 @@ def write_study(
 ) -> None:
     """Write the root run: the experiment config, tables as text, figures, and the evidence as seeds come in.
 
-    TensorBoard lists runs in the order in which they are written: written first, this one heads the list.
+    TensorBoard lists runs by their first moment; this one is dated before all runs, so that it heads the list.
 
     Args:
         folder: the study's log folder, which holds no other root run.
@@ -81,9 +81,10 @@ def write_study(
         effects: what the records say.
         figures: figures by tag.
     """
+    moment = time.time() - max((record.seconds for record in records), default=0.0) - 1
     with _writer(folder) as writer:
         factors = [HParam(factor.name, Discrete(list(factor.levels), dtype=str)) for factor in plan.factors]
-        _add(writer, hparams_config_pb(hparams=factors, metrics=_metrics(plan, counted(records, plan))))
+        _add(writer, hparams_config_pb(hparams=factors, metrics=_metrics(plan, counted(records, plan))), moment)
         writer.add_text("report/1 verdicts", f"**{plan.question}**\n\n{verdict_text(effects)}")
         for number, table in enumerate((*effect_tables(effects, plan), cell_table(effects)), start=2):
             if table.rows:
@@ -172,8 +173,8 @@ def _indented(text: str) -> str:
     return "\n".join(f"    {line}" for line in text.splitlines())
 
 
-def _add(writer: SummaryWriter, summary: Summary) -> None:
-    writer._get_file_writer().add_summary(summary)
+def _add(writer: SummaryWriter, summary: Summary, moment: float) -> None:
+    writer._get_file_writer().add_summary(summary, walltime=moment)
 
 
 @contextmanager

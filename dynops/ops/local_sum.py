@@ -63,7 +63,7 @@ def eager(kernel: Tensor, value: Tensor, window: Window) -> Tensor:
 
     A kernel that is constant over h, w is a convolution; any other is summed tap by tap over shifted views.
     """
-    if kernel.shape[-2:] == (1, 1):
+    if kernel.shape[-2:] == (1, 1) and kernel.shape[0]:
         return _convolve(kernel, value, window)
     return _shift_and_accumulate(kernel, value, window)
 
@@ -78,7 +78,8 @@ def _shift_and_accumulate(kernel: Tensor, value: Tensor, window: Window) -> Tens
             # the axes i of the weight and s of the value stand in one place, as do o and i: plain broadcasting
             total = weight * shifted if total is None else torch.addcmul(total, weight, shifted)
         else:
-            product = einsum(weight, shifted, f"b g o i h w, {VALUE_AXES} -> {SUM_AXES}")
+            # autocast multiplies in half precision; the taps are added in full
+            product = einsum(weight, shifted, f"b g o i h w, {VALUE_AXES} -> {SUM_AXES}").to(value.dtype)
             total = product if total is None else total + product
     assert total is not None, "a window has at least one tap"
     return total

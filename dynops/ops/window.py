@@ -34,7 +34,8 @@ class Window(Spec):
                 at_least(name, each, 1)
         one_of("padding", self.padding, ("centre", "same"))
         if self.padding == "centre" and any(size % 2 == 0 for size in self.sizes):
-            near = " or ".join(str(each) for each in (max(self.sizes) - 1, max(self.sizes) + 1))
+            even = next(size for size in self.sizes if size % 2 == 0)
+            near = f"{even - 1} or {even + 1}"
             raise SpecError(f"size has {self.size}: an even window has no centre. Use size {near}, or padding='same'.")
 
     @property

@@ -1,6 +1,5 @@
 """Dynamic kernels, phi(context): the context alone decides on which axes the kernel varies, phi stays the same."""
 
-
 import torch
 import torch.nn.functional as F
 from einops import rearrange
@@ -9,7 +8,7 @@ from torch import Tensor, nn
 from dynops.errors import ShapeError, SpecError
 from dynops.ops import Window
 from dynops.parts.kernel import Kernel, KernelModule, Site, Size, check_shared
-from dynops.specs import Spec, at_least, one_of, spec
+from dynops.specs import Spec, at_least, of_kind, one_of, spec
 
 SIGNATURES = {
     "constant": frozenset(""),
@@ -62,6 +61,8 @@ class Dynamic(Kernel):
         one_of("context", self.context, tuple(SIGNATURES))
         one_of("downsample", self.downsample, ("average", "subsample"))
         check_shared(self.shared)
+        if self.norm is not None:
+            of_kind("norm", self.norm, BatchNorm)
         if sorted(self.span.split()) != ["g", "i", "k", "o"]:
             raise SpecError(f"span has {self.span!r}: must hold the letters g o i k, each once.")
         if self.reduction is not None and self.hidden is not None:

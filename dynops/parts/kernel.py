@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from dynops.errors import SpecError
 from dynops.ops import Window
-from dynops.specs import Spec, spec
+from dynops.specs import Spec, of_kind, spec
 
 Size = tuple[int, int]
 
@@ -196,6 +196,10 @@ class Normalised(Kernel):
     """What is normalised."""
     normaliser: Normaliser
     """How."""
+
+    def __post_init__(self) -> None:
+        of_kind("kernel", self.kernel, Kernel)
+        of_kind("normaliser", self.normaliser, Normaliser)
 
     def __repr__(self) -> str:
         inner = f"({self.kernel!r})" if isinstance(self.kernel, Sum | Product) else repr(self.kernel)

@@ -6,12 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from dynops.axes import bind
-from dynops.errors import ShapeError, SpecError
+from dynops.errors import ShapeError
 from dynops.ops import Window, local_sum
 from dynops.parts.channels import Channels
 from dynops.parts.cost import Counted, macs, parameters
 from dynops.parts.kernel import Kernel, Site, Size
-from dynops.specs import Spec, at_least, spec
+from dynops.specs import Spec, at_least, of_kind, spec
 
 
 @spec
@@ -60,10 +60,11 @@ class Operator(Spec):
     """Whether a learned bias is added to every channel of the sum."""
 
     def __post_init__(self) -> None:
-        parts = (("kernel", Kernel), ("channels", Channels), ("window", Window))
-        for name, kind in parts:
-            if not isinstance(getattr(self, name), kind):
-                raise SpecError(f"{name} has {getattr(self, name)!r}: must be a {kind.__name__}.")
+        for name, kind in (("kernel", Kernel), ("channels", Channels), ("window", Window)):
+            of_kind(name, getattr(self, name), kind)
+        for name in ("value", "out"):
+            if getattr(self, name) is not None:
+                of_kind(name, getattr(self, name), Project)
 
     def build(
         self,
@@ -84,9 +85,12 @@ class Operator(Spec):
             ShapeError: the width does not divide as the parts need it.
             SpecError: a size is missing or is not a positive number.
         """
+        given = {"out_channels": (out_channels,), "guide_channels": (guide_channels,), "size": size or ()}
+        for name, values in given.items():
+            for each in values:
+                if each is not None:
+                    at_least(name, each, 1)
         split = self.channels.resolve(channels, None if self.out else out_channels)
-        if guide_channels is not None:
-            at_least("guide_channels", guide_channels, 1)
         return LocalOperator(self, channels, out_channels or split.out_channels, guide_channels, size)
 
     def describe(self, channels: int, size: Size, out_channels: int | None = None) -> Description:
@@ -158,7 +162,9 @@ class LocalOperator(Counted):
         """
         self._check(x, guide)
         kernel = self.kernel(x if guide is None else guide, self.window)
-        y = self.split.merge(local_sum(kernel, self.split.split(self.value(x)), self.window))
+        y = local_sum(kernel, self.split.split(self.value(x)), self.window)
+        # a kernel that is constant along o gives every output of its group the same sum
+        y = self.split.merge(y.expand(-1, -1, self.split.o, -1, -1, -1))
         if self.bias is not None:
             y = y + self.bias[:, None, None]
         y = self.out(y)

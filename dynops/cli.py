@@ -1,0 +1,54 @@
+"""The command line: a thin face over the layers below."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import auto_cli
+from rich.console import Console
+
+from dynops.ablation import Report, report
+from dynops.errors import DynopsError
+
+
+def command(functions: Callable[..., None] | dict[str, Any], description: str) -> None:
+    """Run functions as commands, their arguments as options; an error about the input ends with its message alone.
+
+    Exit status: 0; 2 after an error about the input; 130 after Ctrl-C.
+    """
+    try:
+        auto_cli(functions, description=description)
+    except DynopsError as error:
+        Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+def show(made: Report) -> None:
+    """Print the tables of a report, and how to look at the rest."""
+    console = Console()
+    for table in made.tables():
+        console.print(table)
+    console.print(f"Report: {made.folder / 'report.md'}", highlight=False, markup=False, soft_wrap=True)
+    console.print(
+        f"TensorBoard: tensorboard --logdir {made.folder / 'tensorboard'}",
+        highlight=False,
+        markup=False,
+        soft_wrap=True,
+    )
+
+
+def report_command(folder: Path) -> None:
+    """Make a study's report, figures and TensorBoard files anew from its records.
+
+    Args:
+        folder: the study's folder.
+    """
+    show(report(folder))
+
+
+def main() -> None:
+    """Run `dynops`."""
+    command({"report": report_command}, "Local operators in parts, and ablations one can trust.")

@@ -1,0 +1,180 @@
+"""What can a kernel know? Operators on selector-shift probes, whose best mean square error theory gives.
+
+The answer is always a neighbour's value; a probe decides where the selector lives that says which of the four. A kernel
+that cannot know it has the floor 1 - 1/4 = 0.75, one that knows it goes to 0. The table sets what was measured beside
+what theory says.
+
+    python -m studies.probes
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from dynops import Channels, Dynamic, Kernel, Operator, Static, Window
+from dynops.ablation import Factor, Job, Study, report
+from dynops.cli import command
+from dynops.data import SelectorShift
+from dynops.errors import SpecError
+from dynops.nets import Bare
+from dynops.records import RunRecord, write_atomically
+from dynops.training import Experiment, Recipe
+
+TASKS = ("channel", "pixel", "pixel_channel", "sample", "position", "marker", "match")
+FLOOR = 0.75
+CODED = 0.9 * FLOOR  # the selector of an image stands at a tenth of its pixels
+WINDOW_CODED = 0.9**9 * FLOOR  # ... and in one of nine pixels more often
+PAIR = 0.5  # two channels with different selectors share one kernel, which can but average them
+TOLERANCE = 0.05
+
+
+def phi(context: str, shared: str = "") -> Dynamic:
+    """Return the generated kernel of all probes: 24 hidden channels, biases, no norm."""
+    return Dynamic(context=context, hidden=24, norm=None, bias=True, shared=shared)
+
+
+def _operator(kernel: Kernel, channels: str, **sizes: int) -> Operator:
+    return Operator(kernel=kernel, channels=Channels(channels, **sizes), window=Window(3))
+
+
+OPERATORS = {
+    "static_shared": _operator(Static(), "s"),
+    "static_specific": _operator(Static(), "g"),
+    "constant_specific": _operator(phi("constant"), "g"),
+    "position_shared": _operator(phi("position"), "s"),
+    "global_shared": _operator(phi("global"), "s"),
+    "pixel_shared": _operator(phi("pixel"), "s"),
+    "pixel_specific": _operator(phi("pixel"), "g"),
+    "window_shared": _operator(phi("window"), "s"),
+    "static_plus_pixel": _operator(Static() + phi("pixel", shared="g"), "g"),
+    "static_times_pixel": _operator(Static() * phi("pixel", shared="g"), "g"),
+    "pixel_4_contiguous": _operator(phi("pixel"), "(g s)", g=4),
+    "pixel_4_interleaved": _operator(phi("pixel"), "(s g)", g=4),
+}
+_CENTRE: dict[str, float | None] = {"pixel": 0.0, "sample": CODED}
+THEORY: dict[str, dict[str, float | None]] = {
+    "static_shared": {},
+    "static_specific": {"channel": 0.0},
+    "constant_specific": {"channel": 0.0},
+    "position_shared": {"position": 0.0},
+    "global_shared": {"sample": 0.0},
+    "pixel_shared": _CENTRE,
+    "pixel_specific": {**_CENTRE, "channel": 0.0, "pixel_channel": 0.0},
+    # a window sees its neighbours' values as well, so theory gives no floor where it could use them
+    "window_shared": {"channel": None, "pixel": 0.0, "sample": WINDOW_CODED, "marker": 0.0, "match": 0.0},
+    "static_plus_pixel": {**_CENTRE, "channel": 0.0},
+    "static_times_pixel": {**_CENTRE, "channel": 0.0},
+    "pixel_4_contiguous": {**_CENTRE, "channel": PAIR, "pixel_channel": PAIR},
+    "pixel_4_interleaved": {**_CENTRE, "channel": 0.0, "pixel_channel": 0.0},
+}
+"""Best mean square error of each operator on each task, the floor where none is given; None: theory is silent."""
+
+
+def study(
+    steps: int,
+    seeds: int,
+    run: Callable[[Job], RunRecord],
+    operators: Sequence[str] = tuple(OPERATORS),
+    tasks: Sequence[str] = TASKS,
+) -> Study:
+    """Return the study: every operator on every task."""
+    batch_size, epochs = 32, 2
+    recipe = Recipe(
+        epochs=epochs, batch_size=batch_size, learning_rate=1e-2, weight_decay=0.0, clip=None, label_smoothing=0.0
+    )
+    data = SelectorShift(task=tasks[0], train=steps * batch_size // epochs)
+    base = Experiment(network=Bare(operator=OPERATORS[operators[0]]), data=data, recipe=recipe)
+    return Study(
+        name="probes",
+        question="Which operator can know which neighbour is the answer?",
+        base=base,
+        factors=(
+            Factor("task", {task: _with_task(task) for task in tasks}),
+            Factor("operator", {name: _with_operator(OPERATORS[name]) for name in operators}),
+        ),
+        seeds=range(seeds),
+        run=run,
+        outcome="loss",
+        unit="raw",
+        higher_is_better=False,
+        margin=TOLERANCE,
+    )
+
+
+def theory(operator: str, task: str) -> float | None:
+    """Return the best mean square error of an operator on a task; None where theory is silent."""
+    return THEORY[operator].get(task, FLOOR)
+
+
+def table(records: Sequence[RunRecord]) -> tuple[list[str], list[list[str]]]:
+    """Return head and rows: mean error by operator and task, `(theory)` behind it where the two differ.
+
+    Raises:
+        SpecError: there is no result.
+    """
+    accepted = [record for record in records if record.accepted]
+    if not accepted:
+        raise SpecError(f"records has {len(records)} records: must hold a result. The study's report says what failed.")
+    tasks = list(dict.fromkeys(record.levels["task"] for record in accepted))
+    rows = []
+    for operator in dict.fromkeys(record.levels["operator"] for record in accepted):
+        own = [record for record in accepted if record.levels["operator"] == operator]
+        cells = []
+        for task in tasks:
+            losses = [record.metrics["loss"] for record in own if record.levels["task"] == task]
+            cells.append(_shown(fmean(losses), theory(operator, task)) if losses else "-")
+        rows.append([operator, str(min(record.parameters for record in own)), *cells])
+    return ["operator", "parameters", *tasks], rows
+
+
+def main(seeds: int = 2, steps: int = 800, folder: Path = Path("runs/probes"), accelerator: str = "auto") -> None:
+    """Run the probes and print the table; started again, it goes on where it was.
+
+    Args:
+        seeds: number of blocks; each operator learns each task once with each.
+        steps: training steps of each run, an even number.
+        folder: where records and report go.
+        accelerator: Lightning's name of the device.
+    """
+    if steps < 2 or steps % 2:
+        raise SpecError(f"steps has {steps}: must be an even number of at least 2.")
+
+    def run(job: Job) -> RunRecord:
+        assert isinstance(job.spec, Experiment)
+        return job.spec.run(job.seed, folder=job.folder, accelerator=accelerator, on_epoch=job.on_epoch)
+
+    records = study(steps, seeds, run).execute(folder)
+    head, rows = table(records)
+    console = Console()
+    shown = Table(
+        *head, title=f"Mean square error over {seeds} seeds; (theory) where it differs by {TOLERANCE} or more"
+    )
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown)
+    lines = [head, ["---"] * len(head), *rows]
+    write_atomically(folder / "probes.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
+    report(folder)
+    console.print(f"Table: {folder / 'probes.md'}. Report: {folder / 'report.md'}", highlight=False, soft_wrap=True)
+
+
+def _shown(loss: float, expected: float | None) -> str:
+    differs = expected is not None and abs(loss - expected) >= TOLERANCE
+    return f"{loss:.3f} ({expected:.2f})" if differs else f"{loss:.3f}"
+
+
+def _with_task(task: str) -> Callable[[Any], Experiment]:
+    return lambda experiment: replace(experiment, data=replace(experiment.data, task=task))
+
+
+def _with_operator(operator: Operator) -> Callable[[Any], Experiment]:
+    return lambda experiment: replace(experiment, network=Bare(operator=operator))
+
+
+if __name__ == "__main__":
+    command(main, "Operators on selector-shift probes: what was measured beside what theory says.")

@@ -1,0 +1,41 @@
+"""The names that users import. A name that goes breaks their code; a name that comes must be kept."""
+
+import importlib
+
+import pytest
+
+NAMES = {
+    "dynops": (
+        "BatchNorm Channels Dynamic Kernel Operator Project Static Window local_sum macs parameters softmax zoo"
+    ),
+    "dynops.parts.zoo": "conv2d depthwise shared_depthwise involution involution_keras dynamic_depthwise",
+    "dynops.nets": "Bare KerasCNN KerasINN Network ResidualNetwork",
+    "dynops.data": (
+        "Augmentation Batches Cifar10 Cifar100 Data Dataset Digits Examples FashionMnist ImageData Mnist "
+        "SelectorShift augment"
+    ),
+    "dynops.training": "Experiment Recipe train",
+    "dynops.ablation": (
+        "Bounded Difference Effects Exceeds Factor Hypothesis Interaction Job Plan Report Study effects read_study "
+        "report"
+    ),
+}
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_the_public_names_are_those_that_are_promised(module: str) -> None:
+    found = importlib.import_module(module)
+    promised = set(NAMES[module].split())
+    listed = set(getattr(found, "__all__", promised))
+    assert listed == promised, (
+        f"{module} lists {sorted(listed ^ promised)} otherwise than this test. If that is meant, change NAMES here and "
+        "say so in CHANGELOG.md."
+    )
+    assert all(hasattr(found, name) for name in promised)
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_every_public_name_says_what_it_is(module: str) -> None:
+    found = importlib.import_module(module)
+    silent = [name for name in NAMES[module].split() if not (getattr(found, name).__doc__ or "").strip()]
+    assert not silent
