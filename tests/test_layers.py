@@ -52,17 +52,18 @@ def layer_of(module: str) -> str:
     return module.split(".")[1] if "." in module else ""
 
 
+MODULES = modules()
 RANKS = {name: rank for rank, names in enumerate(LAYERS) for name in names}
 EDGES = [
     (module, target)
-    for module, imported in modules().items()
+    for module, imported in MODULES.items()
     for target in imported
-    if target in modules() and target != module
+    if target in MODULES and target != module
 ]
 
 
 def test_every_module_has_a_layer() -> None:
-    assert {layer_of(module) for module in modules()} - {""} == set(RANKS)
+    assert {layer_of(module) for module in MODULES} - {""} == set(RANKS)
 
 
 def test_imports_point_down_only() -> None:
@@ -98,7 +99,7 @@ def test_a_study_is_handed_what_trains() -> None:
 def test_a_library_stays_in_its_layer(library: str) -> None:
     users = {
         layer_of(module)
-        for module, imported in modules().items()
+        for module, imported in MODULES.items()
         for name in imported
         if name.split(".")[0] == library or name.startswith("torch.utils.tensorboard") and library == "tensorboard"
     }
@@ -106,7 +107,7 @@ def test_a_library_stays_in_its_layer(library: str) -> None:
 
 
 def test_the_package_does_not_know_its_studies() -> None:
-    assert not [module for module, imported in modules().items() if any(i.split(".")[0] == "studies" for i in imported)]
+    assert not [module for module, imported in MODULES.items() if any(i.split(".")[0] == "studies" for i in imported)]
 
 
 def test_importing_dynops_stays_light() -> None:

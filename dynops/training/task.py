@@ -35,6 +35,7 @@ class Task(L.LightningModule):
         self.on_epoch = on_epoch
         self.history: list[Epoch] = []
         self.step_seconds: list[float] = []
+        # without a check for nan, which is ours to make; but then torchmetrics passes weights over, so none are given
         self.train_loss = MeanMetric(nan_strategy="disable")
         self.loss = MeanMetric(nan_strategy="disable")
         self.accuracy = MeanMetric()
@@ -42,22 +43,22 @@ class Task(L.LightningModule):
         self.register_buffer("mask", dataset.mask, persistent=False)
 
     def errors(self, output: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
-        """Return the mean cross-entropy, or the mean squared error of the pixels that are judged."""
+        """Return each example's cross-entropy, or mean squared error over the pixels that are judged, `b`."""
         if self.classification:
-            return F.cross_entropy(output, target, label_smoothing=smoothing)
+            return F.cross_entropy(output, target, label_smoothing=smoothing, reduction="none")
         squared = (output - target).square()
-        return squared.mean() if self.mask is None else squared[..., self.mask].mean()
+        return (squared if self.mask is None else squared[..., self.mask]).flatten(1).mean(1)
 
     def training_step(self, batch: tuple[Tensor, Tensor], number: int) -> Tensor:
         x, target = batch
-        loss = self.errors(self.network(x), target, self.recipe.label_smoothing)
+        loss = self.errors(self.network(x), target, self.recipe.label_smoothing).mean()
         self.train_loss.update(loss.detach())
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor], number: int) -> None:
         x, target = batch
         output = self.network(x).float()
-        self.loss.update(self.errors(output, target), weight=len(x))
+        self.loss.update(self.errors(output, target))
         if self.classification:
             self.accuracy.update((output.argmax(1) == target).float())
 

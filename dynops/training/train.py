@@ -9,12 +9,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import lightning as L
 import torch
 
-from dynops.data import Batches, Data, Dataset
+from dynops.data import Augmentation, Batches, Data, Dataset
 from dynops.nets import Network
 from dynops.parts import macs, parameters
 from dynops.records import RunRecord
@@ -25,6 +25,8 @@ from dynops.training.images import kernel_images
 from dynops.training.recipe import Recipe
 from dynops.training.start import initialise
 from dynops.training.task import DivergedError, Epoch, Task
+
+EVALUATED = 500  # images in a batch of an evaluation, at least
 
 
 @lru_cache(maxsize=1)
@@ -70,23 +72,22 @@ def train(
     """
     started = time.perf_counter()
     dataset = load(data, seed, root)
-    module = network.build(dataset.input_shape, dataset.outputs)
-    initialise(module, seed)
-    task = Task(module, dataset, recipe, on_epoch)
     run = {"network": network.to_plain(), "data": data.to_plain(), "recipe": recipe.to_plain()}
     checkpoint = None if folder is None else Checkpoint(folder, {**run, "seed": seed})
     reason = ""
-    with _quiet(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+    with _own_settings(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        module = network.build(dataset.input_shape, dataset.outputs)
+        initialise(module, seed)
         torch.manual_seed(stream_seed(seed, "training"))
-        trainer = _trainer(recipe, accelerator, [] if checkpoint is None else [checkpoint])
+        task = Task(module, dataset, recipe, on_epoch)
+        trainer = _trainer(recipe, accelerator, checkpoint)
         device = trainer.strategy.root_device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         try:
-            _fit(trainer, task, dataset, data, recipe, seed, None if checkpoint is None else resume_point(checkpoint))
-        except DivergedError as divergence:
-            reason = str(divergence)
-        task.to(device)
+            _fit(trainer, task, dataset, data.augmentation, recipe, seed, checkpoint)
+        except DivergedError as error:
+            reason = str(error)
         return RunRecord(
             seed=seed,
             status="diverged" if reason else "complete",
@@ -106,7 +107,7 @@ def train(
         )
 
 
-def _trainer(recipe: Recipe, accelerator: str, callbacks: list[Checkpoint]) -> L.Trainer:
+def _trainer(recipe: Recipe, accelerator: str, checkpoint: Checkpoint | None) -> L.Trainer:
     automatic = "cuda" if torch.cuda.is_available() else "auto"
     on_gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
     half: Literal["bf16-mixed", "16-mixed"] = "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "16-mixed"
@@ -117,7 +118,7 @@ def _trainer(recipe: Recipe, accelerator: str, callbacks: list[Checkpoint]) -> L
         max_epochs=recipe.epochs,
         gradient_clip_val=recipe.clip,
         deterministic=not on_gpu,
-        callbacks=list(callbacks),
+        callbacks=[] if checkpoint is None else [checkpoint],
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -128,12 +129,25 @@ def _trainer(recipe: Recipe, accelerator: str, callbacks: list[Checkpoint]) -> L
 
 
 def _fit(
-    trainer: L.Trainer, task: Task, dataset: Dataset, data: Data, recipe: Recipe, seed: int, resume: Path | None
+    trainer: L.Trainer,
+    task: Task,
+    dataset: Dataset,
+    augmentation: Augmentation | None,
+    recipe: Recipe,
+    seed: int,
+    checkpoint: Checkpoint | None,
 ) -> None:
     device = trainer.strategy.root_device
-    common: dict[str, Any] = {"dataset": dataset, "batch_size": recipe.batch_size, "device": device, "seed": seed}
-    learnt = Batches(split="train", augmentation=data.augmentation, **common)
-    evaluated = Batches(split="test", **{**common, "batch_size": max(recipe.batch_size, 500)})
+    learnt = Batches(
+        dataset=dataset,
+        split="train",
+        batch_size=recipe.batch_size,
+        device=device,
+        seed=seed,
+        augmentation=augmentation,
+    )
+    evaluated = Batches(dataset=dataset, split="test", batch_size=max(recipe.batch_size, EVALUATED), device=device)
+    resume = None if checkpoint is None else resume_point(checkpoint)
     try:
         trainer.fit(task, learnt, evaluated, ckpt_path=resume, weights_only=True)
     except SystemExit:
@@ -163,7 +177,7 @@ def _trivial(dataset: Dataset) -> dict[str, float]:
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def _own_settings() -> Iterator[None]:
     """Keep Lightning's tips to itself, and give back the settings that a trainer changes for the whole process."""
     logger = logging.getLogger("lightning.pytorch")
     level, deterministic = logger.level, torch.are_deterministic_algorithms_enabled()
