@@ -101,7 +101,7 @@ def test_a_library_stays_in_its_layer(library: str) -> None:
         layer_of(module)
         for module, imported in MODULES.items()
         for name in imported
-        if name.split(".")[0] == library or name.startswith("torch.utils.tensorboard") and library == "tensorboard"
+        if name.split(".")[0] == library or (name.startswith("torch.utils.tensorboard") and library == "tensorboard")
     }
     assert users == CONFINED[library]
 

@@ -6,7 +6,7 @@ Every effect is linear in the outcomes: with weights w over cells c, its value i
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import fsum, inf, prod
+from math import fsum, prod
 from typing import Literal
 
 import numpy as np
@@ -140,18 +140,14 @@ def combinations(part: Exceeds | Bounded, plan: Plan) -> tuple[Combination, ...]
     |I| <= ratio * |A| where U = ratio * A - I and V = ratio * A + I have one sign.
 
     Raises:
-        SpecError: the part holds no contrast or a ratio that is not positive, or a contrast does not fit the plan.
+        SpecError: a contrast does not fit the plan.
     """
     if isinstance(part, Exceeds):
-        if not part.contrasts:
-            raise SpecError("contrasts has (): Exceeds must hold one or more.")
         total = combine([(1.0, weights(each, plan)) for each in part.contrasts])
         names = [contrast_name(each) for each in part.contrasts]
         name = names[0] if len(names) == 1 else " + ".join(f"({each})" for each in names)
         margin = f" - ({part.margin:g})" if part.margin else ""
         return (Combination(name=name + margin, weights=total, margin=part.margin),)
-    if not 0 < part.ratio < inf:
-        raise SpecError(f"ratio has {part.ratio}: must be positive and finite.")
     small, large = weights(part.contrast, plan), weights(part.by, plan)
     return tuple(
         Combination(
@@ -162,6 +158,19 @@ def combinations(part: Exceeds | Bounded, plan: Plan) -> tuple[Combination, ...]
         )
         for sign in (-1, 1)
     )
+
+
+def check(plan: Plan) -> None:
+    """Check that every contrast which a plan names fits its factors.
+
+    Raises:
+        SpecError: one does not; the message names what came and what is legal.
+    """
+    for contrast in plan.family:
+        weights(contrast, plan)
+    for hypothesis in plan.hypotheses:
+        for part in hypothesis.parts:
+            combinations(part, plan)
 
 
 def identity(contrast: Contrast, design: Plan | Sequence[Levels]) -> frozenset[tuple[str, float]]:

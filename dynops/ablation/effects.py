@@ -20,18 +20,19 @@ from dynops.ablation.contrasts import (
 from dynops.ablation.plan import Hypothesis, Levels, Plan
 from dynops.ablation.verdicts import (
     Effect,
+    Interval,
     Kind,
     Verdict,
-    estimate,
     holm,
     hypothesis_seeds,
+    mean_interval,
     p_different,
     p_equivalent,
     p_hypothesis,
     p_part,
     seeds_for,
 )
-from dynops.errors import RecordError, SpecError
+from dynops.errors import RecordError
 from dynops.records import RunRecord, cell_name
 from dynops.specs import Spec
 
@@ -173,7 +174,7 @@ def _check(record: RunRecord, plan: Plan) -> None:
 def _summary(levels: Mapping[str, str], results: Points, failures: Points, outcomes: Outcomes) -> CellSummary:
     name = cell_name(levels)
     runs = [results[name][seed] for seed in sorted(results[name])]
-    mean, interval = estimate(sample({name: 1.0}, outcomes, sorted(outcomes[name])).values, 0.05)
+    mean, interval = _estimate(sample({name: 1.0}, outcomes, sorted(outcomes[name])), 0.05)
     return CellSummary(
         name=name,
         levels=levels,
@@ -204,7 +205,7 @@ def _attributed(plan: Plan, outcomes: Outcomes, seeds: Sequence[int]) -> list[Ef
 
 def _measured(name: str, kind: Kind, values: Sample, level: float, margin: float) -> Effect:
     """Return an effect before multiplicity and verdict."""
-    mean, interval = estimate(values.values, level)
+    mean, interval = _estimate(values, level)
     enough = interval is not None
     return Effect(
         name=name,
@@ -221,6 +222,10 @@ def _measured(name: str, kind: Kind, values: Sample, level: float, margin: float
         verdict="undecided",
         seeds_needed=None,
     )
+
+
+def _estimate(values: Sample, level: float) -> tuple[float | None, Interval | None]:
+    return mean_interval(values.values, level) if values.by_seed else (None, None)
 
 
 def _judged(row: Effect, level: float, family: int) -> Effect:
@@ -245,8 +250,6 @@ def _settled(plan: Plan, outcomes: Outcomes, seeds: Sequence[int]) -> list[Verdi
 
 def _claims(hypothesis: Hypothesis, plan: Plan, outcomes: Outcomes, seeds: Sequence[int]) -> list[list[Effect]]:
     """Return, for each part of a hypothesis, the combinations that it tests."""
-    if not hypothesis.parts:
-        raise SpecError(f"hypothesis {hypothesis.name} has parts=(): must have one or more.")
     claims = []
     for part in hypothesis.parts:
         rows = []

@@ -14,7 +14,8 @@ from dynops.ablation.effects import CellSummary, Effects
 from dynops.ablation.forest import forest
 from dynops.ablation.heat_maps import kernel_maps
 from dynops.ablation.plan import Plan
-from dynops.ablation.results import SCALES, cell_of, counted, mean_interval
+from dynops.ablation.results import SCALES, cell_of, counted
+from dynops.ablation.verdicts import mean_interval
 from dynops.records import RunRecord
 
 History = Sequence[Mapping[str, float]]

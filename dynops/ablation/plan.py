@@ -3,6 +3,7 @@
 A plan is a spec, plain data: it is written before the first run, and the attribution needs it and the records only.
 """
 
+import math
 from dataclasses import field
 from itertools import product
 
@@ -72,6 +73,10 @@ class Exceeds(Spec):
     margin: float = 0.0
     """In units of the outcome."""
 
+    def __post_init__(self) -> None:
+        if not self.contrasts:
+            raise SpecError("contrasts has (): Exceeds must hold one or more.")
+
 
 @spec
 class Bounded(Spec):
@@ -84,6 +89,10 @@ class Bounded(Spec):
     ratio: float
     """How large a share of `by` it may reach."""
 
+    def __post_init__(self) -> None:
+        if not 0 < self.ratio < math.inf:
+            raise SpecError(f"ratio has {self.ratio}: must be positive and finite.")
+
 
 @spec
 class Hypothesis(Spec):
@@ -95,6 +104,10 @@ class Hypothesis(Spec):
     """The claim in words."""
     parts: tuple[Exceeds | Bounded, ...] = field(kw_only=False)
     """The claim in contrasts."""
+
+    def __post_init__(self) -> None:
+        if not self.parts:
+            raise SpecError(f"hypothesis {self.name} has parts=(): must have one or more.")
 
 
 @spec

@@ -1,11 +1,8 @@
-"""Which records of a study count, and how their outcome is summed up over seeds and shown in its unit."""
+"""Which records of a study count, and how their outcome is shown in its unit."""
 
-from collections.abc import Iterable, Sequence
-
-import numpy as np
+from collections.abc import Iterable
 
 from dynops.ablation.plan import Plan
-from dynops.ablation.verdicts import FEWEST_SEEDS, t_interval
 from dynops.records import RunRecord, cell_name
 
 SCALES = {"points": 100.0, "raw": 1.0}
@@ -27,19 +24,6 @@ def counted(records: Iterable[RunRecord], plan: Plan) -> list[RunRecord]:
                 chosen[point] = record
     points = [(tuple(levels.values()), seed) for seed in plan.seeds for levels in plan.cell_levels()]
     return [chosen[point] for point in points if point in chosen]
-
-
-def mean_interval(values: Sequence[float], level: float = 0.05) -> tuple[float, tuple[float, float] | None]:
-    """Return the mean and its t interval at 1 - level; the interval is None below three values.
-
-    >>> mean_interval([1.0, 2.0])
-    (1.5, None)
-    """
-    each = np.asarray(values, dtype=float)
-    if len(each) < FEWEST_SEEDS:
-        return float(each.mean()), None
-    low, high = t_interval(each, level)
-    return float(each.mean()), (float(low), float(high))
 
 
 def show(value: float | None, unit: str, *, signed: bool = False) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from dynops.ablation.contrasts import check
 from dynops.ablation.factor import Factor
 from dynops.ablation.ledger import DesignPoint, Ledger, design
 from dynops.ablation.plan import Contrast, Hypothesis, Plan
@@ -73,7 +74,11 @@ class Study:
         return spec
 
     def plan(self) -> Plan:
-        """Return all that is decided before the first run, as plain data."""
+        """Return all that is decided before the first run, as plain data.
+
+        Raises:
+            SpecError: a factor, a seed or a contrast is not one of the study's.
+        """
         plan = Plan(
             name=self.name,
             question=self.question,
@@ -86,6 +91,7 @@ class Study:
             family=tuple(self.family),
             hypotheses=tuple(self.hypotheses),
         )
+        check(plan)
         cells = tuple(self.cell(levels).fingerprint() for levels in plan.cell_levels())
         return replace(plan, cells=cells)
 

@@ -16,12 +16,12 @@ from tensorboard.plugins.hparams.summary_v2 import Discrete, HParam, Metric, hpa
 from torch.utils.tensorboard import SummaryWriter
 
 from dynops.ablation.drawing import pixels
-from dynops.ablation.effects import Effect, Effects
+from dynops.ablation.effects import Effects
 from dynops.ablation.plan import Plan
 from dynops.ablation.report_text import verdict_text
-from dynops.ablation.results import SCALES, cell_of, counted, mean_interval
+from dynops.ablation.results import SCALES, cell_of, counted
 from dynops.ablation.tables import cell_table, effect_tables
-from dynops.ablation.verdicts import FEWEST_SEEDS
+from dynops.ablation.verdicts import FEWEST_SEEDS, Effect, mean_interval
 from dynops.records import RunRecord
 
 TAGS = {"train_loss": "train/loss", "loss": "evaluation/loss", "accuracy": "evaluation/accuracy"}

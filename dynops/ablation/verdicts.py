@@ -29,6 +29,7 @@ POWER = 0.8
 """Chance to detect an effect that `seeds_needed` asks for."""
 
 Kind = Literal["main", "simple", "interaction", "claim"]
+Interval = tuple[float, float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,13 +102,17 @@ def t_interval(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray
     return mean - half, mean + half
 
 
-def estimate(values: np.ndarray, level: float) -> tuple[float | None, tuple[float, float] | None]:
-    """Return the mean, None without a value, and its t interval at 1 - level, None below three seeds."""
-    mean = float(values.mean()) if len(values) else None
-    if len(values) < FEWEST_SEEDS:
-        return mean, None
-    low, high = t_interval(values, level)
-    return mean, (float(low), float(high))
+def mean_interval(values: np.ndarray | Sequence[float], level: float = 0.05) -> tuple[float, Interval | None]:
+    """Return the mean and its t interval at 1 - level; the interval is None below three values.
+
+    >>> mean_interval([1.0, 2.0])
+    (1.5, None)
+    """
+    each = np.asarray(values, dtype=float)
+    if len(each) < FEWEST_SEEDS:
+        return float(each.mean()), None
+    low, high = t_interval(each, level)
+    return float(each.mean()), (float(low), float(high))
 
 
 def p_larger(values: np.ndarray, than: float = 0.0) -> np.ndarray:

@@ -40,10 +40,10 @@ def local_sum(kernel: Tensor, value: Tensor, window: Window, *, backend: str = "
     sizes["h"], sizes["w"] = window.output_size((sizes["h"], sizes["w"]))
     sizes["k"] = window.taps
     bind("kernel", kernel, KERNEL_AXES, sizes, ones=True)
-    # an axis that is summed over must be there to be summed over
-    kernel = kernel.expand(-1, sizes["g"], -1, sizes["i"], sizes["k"], -1, -1)
     exact = torch.promote_types(value.dtype, torch.float32)
-    return BACKENDS[backend](kernel.to(exact), value.to(exact), window).to(value.dtype)
+    # an axis that is summed over must be there to be summed over; cast first, a cast would fill in what expand shares
+    kernel = kernel.to(exact).expand(-1, sizes["g"], -1, sizes["i"], sizes["k"], -1, -1)
+    return BACKENDS[backend](kernel, value.to(exact), window).to(value.dtype)
 
 
 def reference(kernel: Tensor, value: Tensor, window: Window) -> Tensor:

@@ -259,9 +259,9 @@ def test_bound_is_tested_by_its_difference_and_its_sum() -> None:
 @pytest.mark.parametrize("ratio", [0.0, -0.5, float("inf"), float("nan")])
 def test_bound_without_a_positive_ratio_is_refused(ratio: float) -> None:
     with pytest.raises(SpecError, match=f"^ratio has {ratio}: must be positive and finite.$"):
-        combinations(Bounded(BOTH, DYNAMIC, ratio=ratio), plan_of(KERNEL, CHANNELS))
+        Bounded(BOTH, DYNAMIC, ratio=ratio)
 
 
 def test_claim_without_contrasts_is_refused() -> None:
     with pytest.raises(SpecError, match=r"^contrasts has \(\): Exceeds must hold one or more.$"):
-        combinations(Exceeds(()), plan_of(KERNEL, CHANNELS))
+        Exceeds(())

@@ -11,7 +11,8 @@ from dynops.ablation.figures import all_figures, costs, curves, interaction, pai
 from dynops.ablation.forest import MOST_ROWS, forest
 from dynops.ablation.heat_maps import kernel_maps
 from dynops.ablation.plan import Difference, Levels, Plan
-from dynops.ablation.results import counted, mean_interval
+from dynops.ablation.results import counted
+from dynops.ablation.verdicts import mean_interval
 from dynops.errors import RecordError
 from dynops.records import RunRecord
 

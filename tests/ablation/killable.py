@@ -1,0 +1,123 @@
+"""A small study whose process kills itself at a chosen moment: `python killable.py FOLDER MOMENT NUMBER`.
+
+Each run leaves a line `start POINT` and, when it ends, `end POINT` in FOLDER/executions.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from dynops import Dynamic, Static, Window, zoo
+from dynops.ablation import Factor, Job, Study, study
+from dynops.ablation.ledger import Ledger
+from dynops.cli import command
+from dynops.records import RunRecord
+
+SEEDS = 2
+
+
+def make(run: Callable[[Job], RunRecord], **changes: Any) -> Study:
+    """A 2 x 2 study of nothing but its own bookkeeping."""
+    settings: dict[str, Any] = {
+        "name": "killable",
+        "question": "Is anything lost?",
+        "base": zoo.involution(),
+        "factors": (
+            Factor(
+                "kernel",
+                {
+                    "static": lambda operator: replace(operator, kernel=Static()),
+                    "pixel": lambda operator: replace(operator, kernel=Dynamic(context="pixel")),
+                },
+            ),
+            Factor("window", {"small": lambda o: replace(o, window=Window(3)), "large": lambda o: o}),
+        ),
+        "seeds": range(SEEDS),
+        "run": run,
+    }
+    return Study(**(settings | changes))
+
+
+def record_of(job: Job) -> RunRecord:
+    """A result that depends on the cell and the seed alone."""
+    value = int(job.spec.fingerprint(), 16) % 1000 / 1000 + job.seed / 1e6
+    history = ({"epoch": 1.0, "loss": 1.0, "accuracy": value},)
+    return RunRecord(seed=job.seed, status="complete", metrics={"accuracy": value}, history=history, device="none")
+
+
+def die() -> None:
+    """Die as nobody can catch it."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def before_call(number: int, function: Callable[..., Any], act: Callable[..., None]) -> Callable[..., Any]:
+    """Act before the call of that number, counted from 1."""
+    calls = 0
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == number:
+            act(*arguments)
+        return function(*arguments, **options)
+
+    return counted
+
+
+def tear(path: Path, record: RunRecord) -> None:
+    """Write half a line, then die."""
+    with open(path, "a") as file:
+        file.write(record.to_json()[:50])
+    die()
+
+
+def tear_journal(ledger: Ledger, number: int, record: RunRecord) -> None:
+    """Write half a line to Optuna's journal, then die."""
+    (journal,) = Path(sys.argv[1]).glob("journal.log")
+    with open(journal, "a") as file:
+        file.write('{"op_code": 6, "wor')
+    die()
+
+
+def plant(moment: str, number: int) -> None:
+    """Make the process die at a moment of its run of that number."""
+    die_now = lambda *arguments: die()  # noqa: E731  # one line says it
+    if moment == "between result and ledger":
+        Ledger.complete = before_call(number, Ledger.complete, die_now)  # type: ignore[method-assign]
+    elif moment == "between ledger and records":
+        study.append_record = before_call(number, study.append_record, die_now)
+    elif moment == "while a record is written":
+        study.append_record = before_call(number, study.append_record, tear)
+    elif moment == "while the journal is written":
+        Ledger.complete = before_call(number, Ledger.complete, tear_journal)  # type: ignore[method-assign]
+    elif moment == "while a point is taken":
+        Ledger.take = before_call(number, Ledger.take, die_now)  # type: ignore[method-assign]
+
+
+def main(folder: Path, moment: str = "never", number: int = 0, seconds: float = 0.0) -> None:
+    """Run the study; die at the moment."""
+    plant(moment, number)
+    runs = 0
+
+    def run(job: Job) -> RunRecord:
+        nonlocal runs
+        runs += 1
+        with open(folder / "executions", "a") as file:
+            file.write(f"start {job.folder}\n")
+        time.sleep(seconds)
+        if moment == "in the middle of a run" and runs == number:
+            die()
+        with open(folder / "executions", "a") as file:
+            file.write(f"end {job.folder}\n")
+        return record_of(job)
+
+    make(run).execute(folder)
+
+
+if __name__ == "__main__":
+    command(main, "A study that can be killed.")

@@ -1,0 +1,66 @@
+"""Poisoned memory, random cases of the formula, and the one table of tolerances."""
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+from dynops.ops import Window
+
+# float64, float32: rounding of a few hundred summands; half precision: a float32 sum that is rounded once
+TOLERANCES = {
+    torch.float64: {"rtol": 1e-12, "atol": 1e-12},
+    torch.float32: {"rtol": 1e-5, "atol": 2e-5},
+    torch.bfloat16: {"rtol": 2**-8, "atol": 2e-5},
+    torch.float16: {"rtol": 2**-11, "atol": 2e-5},
+}
+
+
+@pytest.fixture(autouse=True)
+def poisoned_memory() -> Iterator[None]:
+    """Fill memory that nobody wrote with NaN."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.utils.deterministic.fill_uninitialized_memory
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = True
+    yield
+    torch.use_deterministic_algorithms(before[0])
+    torch.utils.deterministic.fill_uninitialized_memory = before[1]
+
+
+@pytest.fixture(scope="session")
+def assert_near() -> Callable[[Tensor, Tensor], None]:
+    """Compare with a more exact tensor, by the tolerance of the first one's dtype."""
+
+    def check(found: Tensor, exact: Tensor) -> None:
+        torch.testing.assert_close(found.to(exact.dtype), exact, **TOLERANCES[found.dtype])
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def draw() -> Callable[..., tuple[Tensor, Tensor]]:
+    """Draw a kernel and a value that fit a window; axes in `ones` have size 1 in the kernel."""
+
+    def case(
+        window: Window,
+        size: tuple[int, int] = (6, 7),
+        *,
+        b: int = 2,
+        g: int = 2,
+        o: int = 1,
+        i: int = 1,
+        s: int = 2,
+        ones: str = "",
+        seed: int = 0,
+        dtype: torch.dtype = torch.float64,
+    ) -> tuple[Tensor, Tensor]:
+        generator = torch.Generator().manual_seed(seed)
+        rows, columns = window.output_size(size)
+        sizes = {"b": b, "g": g, "o": o, "i": i, "k": window.taps, "h": rows, "w": columns}
+        shape = [1 if letter in ones else number for letter, number in sizes.items()]
+        kernel = torch.randn(shape, generator=generator, dtype=torch.float64)
+        value = torch.randn(b, g, i, s, *size, generator=generator, dtype=torch.float64)
+        return kernel.to(dtype), value.to(dtype)
+
+    return case

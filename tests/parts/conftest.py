@@ -1,0 +1,72 @@
+"""Kernels and channel patterns that every part must serve, and how to settle a built operator."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from dynops.parts import BatchNorm, Channels, Dynamic, Kernel, Static, softmax
+
+KERNELS: dict[str, Kernel] = {
+    "static": Static(),
+    "static shared": Static(shared="g i"),
+    "constant": Dynamic(context="constant", reduction=1),
+    "position": Dynamic(context="position", reduction=1),
+    "global": Dynamic(context="global", reduction=1),
+    "pixel": Dynamic(context="pixel", reduction=1),
+    "window": Dynamic(context="window", reduction=1),
+    "without norm": Dynamic(context="pixel", hidden=5, norm=None),
+    "with biases": Dynamic(context="window", hidden=5, norm=None, bias=True),
+    "with norm and bias": Dynamic(context="global", reduction=2, norm=BatchNorm(eps=1e-3, momentum=0.01), bias=True),
+    "taps first": Dynamic(context="pixel", span="k i o g"),
+    "subsampled": Dynamic(context="pixel", downsample="subsample"),
+    "shared by taps": Dynamic(context="pixel", hidden=5, shared="k"),
+    "shared by groups": Dynamic(context="pixel", hidden=5, shared="g o"),
+    "sum": Static() + Dynamic(context="pixel", hidden=5, shared="g"),
+    "product": Static(shared="g") * Dynamic(context="global", hidden=5, shared="k"),
+    "product of sum": (Static() + Dynamic(context="global", reduction=1))
+    * Dynamic(context="position", hidden=5, norm=None),
+    "sum of three": Static() + Dynamic(context="position", reduction=1) + Dynamic(context="global", reduction=1),
+    "normalised": Dynamic(context="pixel", reduction=1).then(softmax),
+    "normalised sum": (Static() + Dynamic(context="constant", reduction=1)).then(softmax),
+    "sum of normalised": Static() + Dynamic(context="window", hidden=6).then(softmax),
+}
+CHANNELS: dict[str, Channels] = {
+    "contiguous": Channels("(g s)", g=2),
+    "interleaved": Channels("(s g)", s=2),
+    "each its own": Channels("g"),
+    "all one": Channels("s"),
+    "dense": Channels("i -> o"),
+    "dense groups": Channels("(g i) -> (g o)", g=2),
+    "queries": Channels("s -> (o s)", o=2),
+    "all letters": Channels("(g i s) -> (s g o)", g=2, s=2, o=3),
+}
+
+
+@pytest.fixture(scope="session")
+def settled() -> Callable[[nn.Module], nn.Module]:
+    """Give every normalisation statistics of its own and set the module to evaluate."""
+
+    def settle(module: nn.Module) -> nn.Module:
+        generator = torch.Generator().manual_seed(5)
+        with torch.no_grad():
+            for each in module.modules():
+                if isinstance(each, nn.BatchNorm2d):
+                    for tensor, low, high in (
+                        (each.weight, 0.5, 2.0),
+                        (each.bias, 0.0, 1.0),
+                        (each.running_mean, -0.3, 0.3),
+                        (each.running_var, 0.5, 2.0),
+                    ):
+                        tensor.uniform_(low, high, generator=generator)
+        return module.eval()
+
+    return settle
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a test that asks for `kernel` or `channels` on all of them."""
+    for name, values in (("kernel", KERNELS), ("channels", CHANNELS)):
+        if name in metafunc.fixturenames:
+            metafunc.parametrize(name, list(values.values()), ids=list(values))

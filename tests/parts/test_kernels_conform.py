@@ -1,0 +1,280 @@
+"""Every kernel with every channel pattern: axes, costs, gradients, and the ways into and out of text and files."""
+
+from collections.abc import Callable
+from math import prod
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+import dynops
+from dynops.ops import Window, local_sum
+from dynops.parts import BatchNorm, Channels, Dynamic, Kernel, LocalOperator, Operator, Static, parameters, softmax
+from dynops.parts.kernel import Normalised, Product, Sum
+from dynops.specs import Spec
+
+WIDTH, SIZE, GRID = 8, (5, 6), (5, 3)
+WINDOW = Window((3, 5), stride=(1, 2))
+LETTERS = {
+    "(g s)": {"g": 2, "o": 1, "i": 1, "s": 4},
+    "(s g)": {"g": 4, "o": 1, "i": 1, "s": 2},
+    "g": {"g": 8, "o": 1, "i": 1, "s": 1},
+    "s": {"g": 1, "o": 1, "i": 1, "s": 8},
+    "i -> o": {"g": 1, "o": 8, "i": 8, "s": 1},
+    "(g i) -> (g o)": {"g": 2, "o": 4, "i": 4, "s": 1},
+    "s -> (o s)": {"g": 1, "o": 2, "i": 1, "s": 8},
+    "(g i s) -> (s g o)": {"g": 2, "o": 3, "i": 2, "s": 2},
+}
+Settle = Callable[[nn.Module], nn.Module]
+
+
+def spec_of(kernel: Kernel, channels: Channels) -> Operator:
+    return Operator(kernel=kernel, channels=channels, window=WINDOW)
+
+
+def made(kernel: Kernel, channels: Channels, settled: Settle) -> LocalOperator:
+    return settled(spec_of(kernel, channels).build(WIDTH, size=SIZE).double())
+
+
+def features(batch: int = 3, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(batch, WIDTH, *SIZE, generator=generator, dtype=torch.float64)
+
+
+def parts_of(kernel: Kernel) -> tuple[Kernel, ...]:
+    """The static and dynamic kernels that a kernel is made of."""
+    if isinstance(kernel, Normalised):
+        return parts_of(kernel.kernel)
+    inner = kernel.terms if isinstance(kernel, Sum) else kernel.factors if isinstance(kernel, Product) else None
+    return (kernel,) if inner is None else sum((parts_of(each) for each in inner), ())
+
+
+def table_axes(kernel: Static | Dynamic, channels: Channels) -> dict[str, int]:
+    sizes = {letter: LETTERS[channels.pattern][letter] for letter in "goi"} | {"k": 15}
+    return {letter: 1 if letter in kernel.shared else size for letter, size in sizes.items()}
+
+
+def axes(kernel: Kernel, channels: Channels) -> list[int]:
+    """The kernel's shape for three images, written from the meaning of its parts."""
+    wide = {"constant": "", "position": "hw", "global": "b", "pixel": "bhw", "window": "bhw"}
+    grid = {"b": 3, "h": GRID[0], "w": GRID[1]}
+    shapes = []
+    for part in parts_of(kernel):
+        varies = wide[part.context] if isinstance(part, Dynamic) else ""
+        sizes = table_axes(part, channels) | {a: size if a in varies else 1 for a, size in grid.items()}
+        shapes.append([sizes[letter] for letter in "bgoikhw"])
+    return [max(sizes) for sizes in zip(*shapes, strict=True)]
+
+
+def parameter_formula(kernel: Kernel, channels: Channels) -> int:
+    total = 0
+    for part in parts_of(kernel):
+        outputs = prod(table_axes(part, channels).values())
+        if isinstance(part, Static):
+            total += outputs
+            continue
+        hidden = part.hidden or WIDTH // part.reduction
+        context = {"constant": WIDTH, "position": WIDTH * 5 * 3, "window": WIDTH * WIDTH * 15 + WIDTH}
+        reduce = WIDTH * hidden + (hidden if part.bias else 0) + (2 * hidden if part.norm else 0)
+        total += context.get(part.context, 0) + reduce + hidden * outputs + outputs
+    return total
+
+
+def mac_formula(kernel: Kernel, channels: Channels) -> int:
+    g, o, i, s = LETTERS[channels.pattern].values()
+    total = 5 * 3 * 15 * g * o * i * s
+    for part in parts_of(kernel):
+        if isinstance(part, Dynamic):
+            hidden = part.hidden or WIDTH // part.reduction
+            pixels = 1 if part.context in ("constant", "global") else 5 * 3
+            gather = 5 * 3 * 15 * WIDTH * WIDTH if part.context == "window" else 0
+            total += gather + pixels * (WIDTH * hidden + hidden * prod(table_axes(part, channels).values()))
+    return total
+
+
+def test_kernel_has_size_1_exactly_where_it_is_constant(kernel: Kernel, channels: Channels, settled: Settle) -> None:
+    operator = made(kernel, channels, settled)
+    x = features()
+    weights = operator(x, return_kernel=True)[1]
+    assert list(weights.shape) == axes(kernel, channels)
+    for axis, letter in ((0, "b"), (5, "h"), (6, "w")):
+        assert (weights.shape[axis] > 1) == (letter in kernel.signature)
+        if weights.shape[axis] > 1:
+            first, *others = weights.unbind(axis)
+            assert all(not torch.allclose(first, other) for other in others)
+
+
+def test_kernel_reads_what_its_signature_says(kernel: Kernel, settled: Settle) -> None:
+    operator = made(kernel, Channels("(g s)", g=2), settled)
+    x = features()
+    before = operator(x, return_kernel=True)[1]
+
+    another = x.clone()
+    another[1] = features(seed=1)[1]
+    after = operator(another, return_kernel=True)[1]
+    reads_images = "b" in kernel.signature
+    assert torch.equal(before, after) != reads_images
+    if reads_images:
+        assert torch.equal(before[[0, 2]], after[[0, 2]])
+        assert not torch.allclose(before[1], after[1])
+
+
+@pytest.mark.parametrize(
+    ("context", "reached"),
+    # rows and columns of the 5 by 3 grid whose kernel sees pixel (2, 2), for 3 by 5 taps at stride (1, 2)
+    [
+        ("pixel", {(2, 1)}),
+        ("window", {(row, column) for row in (1, 2, 3) for column in (0, 1, 2)}),
+        ("global", {(row, column) for row in range(5) for column in range(3)}),
+        ("constant", set()),
+        ("position", set()),
+    ],
+)
+def test_changed_pixel_changes_the_kernels_that_see_it(
+    context: str, reached: set[tuple[int, int]], settled: Settle
+) -> None:
+    operator = made(Dynamic(context=context, hidden=16), Channels("(g s)", g=2), settled)
+    x = features(1)
+    changed = x.clone()
+    changed[..., 2, 2] += 1
+    both = [operator(each, return_kernel=True)[1].expand(-1, -1, -1, -1, -1, *GRID) for each in (x, changed)]
+    differs = (both[0] != both[1]).any(4).reshape(-1, *GRID).any(0)
+    assert {tuple(place) for place in differs.nonzero().tolist()} == reached
+
+
+def test_costs_are_those_of_the_formula(kernel: Kernel, channels: Channels) -> None:
+    spec = spec_of(kernel, channels)
+    description = spec.describe(WIDTH, SIZE)
+    built = spec.build(WIDTH, size=SIZE)
+    assert description.parameters == parameter_formula(kernel, channels) == parameters(built)
+    assert description.macs == mac_formula(kernel, channels) == dynops.macs(built, (1, WIDTH, *SIZE))
+    sizes = LETTERS[channels.pattern]
+    assert description.output == (sizes["g"] * sizes["o"] * sizes["s"], *GRID)
+    y, weights = built.eval()(torch.randn(1, WIDTH, *SIZE), return_kernel=True)
+    assert description.output == tuple(y.shape[1:])
+    assert description.kernel == " ".join(
+        f"{letter}={size}" for letter, size in zip("bgoikhw", weights.shape, strict=True)
+    )
+    assert description.signature == "{" + ", ".join(a for a in "bhw" if a in kernel.signature) + "}"
+
+
+def test_returned_kernel_is_the_one_that_was_summed(kernel: Kernel, channels: Channels, settled: Settle) -> None:
+    operator = made(kernel, channels, settled)
+    x = features()
+    y, weights = operator(x, return_kernel=True)
+    split = operator.split
+    fan_out = weights.expand(-1, -1, split.o, -1, -1, -1, -1)
+    again = split.merge(local_sum(fan_out, split.split(x), WINDOW, backend="reference"))
+    torch.testing.assert_close(y, again, rtol=1e-12, atol=1e-12)
+    assert torch.equal(operator(x), y)
+
+
+def test_gradient_reaches_every_parameter(kernel: Kernel, channels: Channels, settled: Settle) -> None:
+    operator = made(kernel, channels, settled)
+    x = features().requires_grad_()
+    operator(x).square().sum().backward()
+    assert x.grad.abs().sum() > 0
+    for name, parameter in operator.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_state_dict_carries_the_operator_over(kernel: Kernel, channels: Channels, settled: Settle) -> None:
+    first = made(kernel, channels, settled)
+    second = spec_of(kernel, channels).build(WIDTH, size=SIZE).double().eval()
+    x = features()
+    assert not torch.equal(first(x), second(x))
+    second.load_state_dict(first.state_dict())
+    assert torch.equal(first(x), second(x))
+
+
+def test_evaluation_is_the_same_each_time_and_alone(kernel: Kernel, channels: Channels, settled: Settle) -> None:
+    operator = made(kernel, channels, settled)
+    x = features()
+    y = operator(x)
+    assert torch.equal(operator(x), y)
+    alone = torch.cat([operator(image[None]) for image in x])
+    torch.testing.assert_close(alone, y, rtol=1e-10, atol=1e-10)
+
+
+def test_spec_goes_through_json_and_repr(kernel: Kernel, channels: Channels) -> None:
+    spec = spec_of(kernel, channels)
+    for again in (Operator.from_json(spec.to_json()), eval(repr(spec), vars(dynops))):
+        assert again == spec
+        assert hash(again) == hash(spec)
+        assert again.fingerprint() == spec.fingerprint()
+
+
+def test_specs_of_different_kernels_differ(kernel: Kernel) -> None:
+    changed = spec_of(kernel + Static(shared="k"), Channels("g"))
+    spec = spec_of(kernel, Channels("g"))
+    assert changed != spec
+    assert changed.to_json() != spec.to_json()
+    assert changed.fingerprint() != spec.fingerprint()
+
+
+shared = st.sets(st.sampled_from("goik")).map(lambda letters: " ".join(sorted(letters)))
+norms = st.none() | st.builds(BatchNorm, eps=st.floats(1e-8, 2), momentum=st.floats(0, 1))
+dynamic = st.builds(
+    Dynamic,
+    context=st.sampled_from(("constant", "position", "global", "pixel", "window")),
+    hidden=st.integers(1, 64),
+    norm=norms,
+    bias=st.booleans(),
+    downsample=st.sampled_from(("average", "subsample")),
+    shared=shared,
+    span=st.permutations("goik").map(" ".join),
+)
+kernels = st.recursive(
+    st.builds(Static, shared=shared) | dynamic,
+    lambda inner: (
+        st.tuples(inner, inner).map(lambda two: two[0] + two[1])
+        | st.tuples(inner, inner).map(lambda two: two[0] * two[1])
+        | inner.map(lambda kernel: kernel.then(softmax))
+    ),
+    max_leaves=6,
+)
+
+
+@settings(deadline=None, max_examples=60)
+@given(kernels, kernels)
+def test_any_composition_goes_through_json_and_repr(one: Kernel, other: Kernel) -> None:
+    assert Spec.from_json(one.to_json()) == one == eval(repr(one), vars(dynops))
+    assert (one == other) == (one.to_json() == other.to_json())
+    assert (one + other).signature == (one * other).signature == one.signature | other.signature
+
+
+def test_sums_and_products_are_flat_and_ordered() -> None:
+    a, b, c = Static(), Static(shared="g"), Static(shared="k")
+    assert (a + b) + c == a + (b + c) == Sum(terms=(a, b, c))
+    assert (a * b) * c == a * (b * c) == Product(factors=(a, b, c))
+    assert a + b != b + a
+    assert repr((a + b) * c) == "(Static() + Static(shared='g')) * Static(shared='k')"
+    assert repr(a + b * c) == "Static() + Static(shared='g') * Static(shared='k')"
+
+
+def test_sum_and_product_are_those_of_their_kernels(settled: Settle) -> None:
+    left, right = Static(shared="g"), Dynamic(context="pixel", hidden=5, shared="k")
+    x = features()
+    for kernel, combine in ((left + right, torch.add), (left * right, torch.mul)):
+        operator = made(kernel, Channels("(g s)", g=2), settled)
+        both = operator(x, return_kernel=True)[1]
+        one, other = (each(x, WINDOW) for each in operator.kernel.kernels)
+        assert torch.equal(both, combine(one, other))
+
+
+def test_softmax_gives_positive_weights_that_add_up_to_1_over_the_taps(settled: Settle) -> None:
+    x = features()
+    plain = made(Dynamic(context="pixel"), Channels("(g s)", g=2), settled)
+    operator = made(Dynamic(context="pixel").then(softmax), Channels("(g s)", g=2), settled)
+    operator.kernel.kernel.load_state_dict(plain.kernel.state_dict())
+    logits, weights = plain(x, return_kernel=True)[1], operator(x, return_kernel=True)[1]
+    torch.testing.assert_close(weights, logits.exp() / logits.exp().sum(4, keepdim=True))
+
+
+def test_softmax_of_a_kernel_without_taps_is_the_mean_of_the_window(settled: Settle) -> None:
+    operator = made(Static(shared="k").then(softmax), Channels("g"), settled)
+    weights = operator(features(), return_kernel=True)[1]
+    torch.testing.assert_close(weights, torch.full_like(weights, 1 / 15))
+    assert weights.shape[4] == 15
