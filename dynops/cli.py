@@ -7,6 +7,7 @@ from typing import Any
 
 from jsonargparse import auto_cli
 from rich.console import Console
+from rich.text import Text
 
 from dynops.ablation import Report, report
 from dynops.errors import DynopsError
@@ -27,17 +28,15 @@ def command(functions: Callable[..., None] | dict[str, Any], description: str) -
 
 
 def show(made: Report) -> None:
-    """Print the tables of a report, and how to look at the rest."""
-    console = Console()
+    """Print the tables and verdicts of a report, and how to look at the rest."""
+    console = Console(highlight=False)
     for table in made.tables():
         console.print(table)
-    console.print(f"Report: {made.folder / 'report.md'}", highlight=False, markup=False, soft_wrap=True)
-    console.print(
-        f"TensorBoard: tensorboard --logdir {made.folder / 'tensorboard'}",
-        highlight=False,
-        markup=False,
-        soft_wrap=True,
-    )
+    for headline, rest in made.verdicts():
+        console.print(Text.assemble((headline, "bold"), f": {rest}"))
+    folder = made.folder
+    console.print(f"\nThe whole report: {folder / 'report.md'}", markup=False, soft_wrap=True)
+    console.print(f"In TensorBoard: tensorboard --logdir {folder / 'tensorboard'}", markup=False, soft_wrap=True)
 
 
 def report_command(folder: Path) -> None:

@@ -15,7 +15,7 @@ from rich.table import Table as TerminalTable
 from dynops.ablation.effects import Effects, effects
 from dynops.ablation.figures import all_figures
 from dynops.ablation.plan import Plan
-from dynops.ablation.report_text import report_text
+from dynops.ablation.report_text import report_text, verdict_sentences
 from dynops.ablation.results import counted
 from dynops.ablation.store import read_study
 from dynops.ablation.tables import terminal_tables
@@ -42,8 +42,12 @@ class Report:
     """Files of the figures, by tag."""
 
     def tables(self) -> list[TerminalTable]:
-        """Make the tables of verdicts and effects that a terminal shows."""
+        """Make the tables of cells and confirmatory effects that a terminal shows."""
         return terminal_tables(self.effects, self.plan)
+
+    def verdicts(self) -> list[tuple[str, str]]:
+        """Return, for each hypothesis, `H1 is supported` and its claim with what it lacks if it is undecided."""
+        return verdict_sentences(self.effects)
 
 
 def report(folder: Path) -> Report:

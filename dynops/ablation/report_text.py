@@ -53,17 +53,23 @@ def report_text(plan: Plan, records: Sequence[RunRecord], effects: Effects, figu
 
 
 def verdict_text(effects: Effects) -> str:
-    """Write the verdict on each hypothesis, what an undecided one lacks, and the table of what was tested."""
+    """Write the verdict on each hypothesis, and the table of what was tested."""
     if not effects.verdicts:
         return "The plan states no hypotheses."
-    lines = []
+    lines = [f"- **{headline}**: {rest}" for headline, rest in verdict_sentences(effects)]
+    return "\n".join(lines) + "\n\n" + verdict_table(effects).to_markdown()
+
+
+def verdict_sentences(effects: Effects) -> list[tuple[str, str]]:
+    """Return, for each hypothesis, `H1 is supported` and its claim with what it lacks if it is undecided."""
+    sentences = []
     for verdict in effects.verdicts:
-        line = f"- **{verdict.name} is {verdict.verdict}**: {verdict.claim}"
+        rest = verdict.claim
         if verdict.verdict == "undecided":
             n = min((len(part.by_seed) for part in verdict.parts), default=0)
-            line += f" It lacks evidence: {seeds_lacking(n, verdict.seeds_needed)}."
-        lines.append(line)
-    return "\n".join(lines) + "\n\n" + verdict_table(effects, claims=False).to_markdown()
+            rest += f" It lacks evidence: {seeds_lacking(n, verdict.seeds_needed)}."
+        sentences.append((f"{verdict.name} is {verdict.verdict}", rest))
+    return sentences
 
 
 def _setup(plan: Plan, records: Sequence[RunRecord], effects: Effects) -> str:

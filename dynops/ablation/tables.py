@@ -34,30 +34,30 @@ class Table:
         lines = [_line(self.columns), _line(RULES[side] for side in self.sides), *(_line(row) for row in self.rows)]
         return "\n".join([*lines, "", self.note] if self.note else lines)
 
-    def to_terminal(self) -> TerminalTable:
-        """Make the table that rich prints."""
-        made = TerminalTable(title=Text(self.title), caption=Text(self.note) if self.note else None)
-        for column, side in zip(self.columns, self.sides, strict=True):
-            made.add_column(Text(column), justify=SIDES[side], overflow="fold")
+    def to_terminal(self, *columns: str) -> TerminalTable:
+        """Make the table that rich prints, of the named columns."""
+        made = TerminalTable(title=Text(self.title))
+        places = [self.columns.index(column) for column in columns]
+        for place in places:
+            made.add_column(Text(self.columns[place]), justify=SIDES[self.sides[place]], overflow="fold")
         for row in self.rows:
-            made.add_row(*(Text(cell) for cell in row))
+            made.add_row(*(Text(row[place]) for place in places))
         return made
 
 
 def terminal_tables(effects: Effects, plan: Plan) -> list[TerminalTable]:
-    """Make the tables that a study prints at its end: verdicts, then confirmatory, then exploratory effects."""
-    tables = [verdict_table(effects, claims=True), *effect_tables(effects, plan)]
-    return [table.to_terminal() for table in tables if table.rows]
+    """Make the tables that a study prints at its end: the cells, and the confirmatory effects if there are any."""
+    cells, (confirmatory, _) = cell_table(effects), effect_tables(effects, plan)
+    interval = _interval_name(effects)
+    made = [cells.to_terminal("cell", f"mean {effects.outcome}", "95 % interval", "n", "parameters", "MACs")]
+    if confirmatory.rows:
+        made.append(confirmatory.to_terminal("effect", "estimate", interval, "n", "p Holm", "verdict"))
+    return made
 
 
-def verdict_table(effects: Effects, *, claims: bool) -> Table:
-    """List each hypothesis with its verdict, and each combination that was tested with its estimate.
-
-    Args:
-        effects: gives the verdicts.
-        claims: whether the claims stand beside the names of the hypotheses.
-    """
-    rows = [row for verdict in effects.verdicts for row in _verdict_rows(verdict, effects, claims)]
+def verdict_table(effects: Effects) -> Table:
+    """List each hypothesis with its verdict, and each combination that was tested with its estimate."""
+    rows = [row for verdict in effects.verdicts for row in _verdict_rows(verdict, effects)]
     return Table(
         title="Verdicts",
         columns=(
@@ -137,16 +137,15 @@ def seeds_lacking(n: int, seeds_needed: int | None) -> str:
     return f"about {seeds_needed:,} {NEEDS}, has {n}"
 
 
-def _verdict_rows(verdict: Verdict, effects: Effects, claims: bool) -> list[tuple[str, ...]]:
+def _verdict_rows(verdict: Verdict, effects: Effects) -> list[tuple[str, ...]]:
     n = min((len(part.by_seed) for part in verdict.parts), default=0)
     lacks = seeds_lacking(n, verdict.seeds_needed) if verdict.verdict == "undecided" else ""
-    name = f"{verdict.name}: {verdict.claim}" if claims else verdict.name
     rows: list[tuple[str, ...]] = []
     for number, part in enumerate(verdict.parts):
         first = number == 0
         rows.append(
             (
-                name if first else "",
+                verdict.name if first else "",
                 verdict.verdict if first else "",
                 part.name,
                 show(part.estimate, effects.unit, signed=True),
@@ -163,7 +162,7 @@ def _verdict_rows(verdict: Verdict, effects: Effects, claims: bool) -> list[tupl
 def _cell_row(cell: CellSummary, effects: Effects) -> tuple[str, ...]:
     costs = (f"{cell.parameters:,}", f"{cell.macs:,}", f"{cell.step_milliseconds:.2f}") if cell.n else ("-",) * 3
     return (
-        cell.name,
+        cell.name.replace(",", ", "),
         show(cell.mean, effects.unit),
         show_interval(cell.interval, effects.unit),
         str(cell.n),

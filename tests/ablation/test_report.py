@@ -125,7 +125,7 @@ def test_report_gives_the_numbers_of_cells_and_effects(tmp_path):
     runs = runs_of(plan)
     text = reported(tmp_path, plan, runs).text
     values = [100 * run.metrics["accuracy"] for run in runs if run.cell == "kernel=pixel,channels=grouped"]
-    cell = row_of(text, "kernel=pixel,channels=grouped")
+    cell = row_of(text, "kernel=pixel, channels=grouped")
     assert cell[1] == f"{np.mean(values):.2f}"
     assert cell[3:] == ["5", "2,500", "64,000", "1.50", "0", "0"]
     effect = row_of(text, "kernel: pixel - constant")
@@ -236,13 +236,14 @@ def test_report_that_raises_leaves_the_old_one_and_no_rest(tmp_path, monkeypatch
     assert contents(tmp_path) == before
 
 
-def test_terminal_tables_hold_claims_and_numbers(tmp_path):
+def test_terminal_shows_cells_confirmatory_effects_and_verdicts(tmp_path):
     made = reported(tmp_path, factorial(), runs_of(factorial()))
     text = printed(made.tables())
-    assert "H1: The pixel" in text
+    assert "kernel=pixel, channels=grouped" in text
     assert "+4.00" in text
-    assert "Exploratory effects, unadjusted" in text
+    assert "Exploratory" not in text
     assert max(map(len, printed(made.tables(), width=80).splitlines())) <= 80
+    assert [headline for headline, _ in made.verdicts()] == ["H1 is supported", "H2 is refuted"]
 
 
 def test_two_seeds_give_estimates_without_intervals(tmp_path):
@@ -259,7 +260,7 @@ def test_single_result_is_reported(tmp_path):
     made = reported(tmp_path, plan, runs_of(plan)[:1])
     assert "- n = 0 complete seeds of 5 planned, 1 results of 20 planned runs" in made.text
     assert "- not run: kernel=pixel,channels=grouped, seeds 0, 1, 2, 3, 4" in made.text
-    assert row_of(made.text, "kernel=pixel,channels=grouped")[1:] == ["-", "-", "0", "-", "-", "-", "0", "0"]
+    assert row_of(made.text, "kernel=pixel, channels=grouped")[1:] == ["-", "-", "0", "-", "-", "-", "0", "0"]
     assert "effects/all" not in made.figures
 
 

@@ -80,14 +80,14 @@ def test_involution_is_that_of_the_paper(
 def test_context_at_an_odd_end_is_averaged_over_the_pixels_that_exist() -> None:
     x = torch.arange(15.0).view(1, 1, 3, 5)
     expected = torch.tensor([[3.0, 5.0, 6.5], [10.5, 12.5, 14.0]])
-    assert torch.equal(average_to_grid(x, Window(3, stride=2))[0, 0], expected)
+    torch.testing.assert_close(average_to_grid(x, Window(3, stride=2))[0, 0], expected)
 
 
 def test_context_with_same_padding_is_averaged_over_tiles_that_start_outside() -> None:
     # 4 columns in tiles of 3: one zero column before and one behind, so tiles hold columns 0, 1 and 2, 3
     x = torch.arange(4.0).view(1, 1, 1, 4)
     found = average_to_grid(x, Window(3, stride=(1, 3), padding="same"))
-    assert torch.equal(found[0, 0], torch.tensor([[0.5, 2.5]]))
+    torch.testing.assert_close(found[0, 0], torch.tensor([[0.5, 2.5]]))
 
 
 def keras_patches(x: np.ndarray, size: int, stride: int) -> np.ndarray:

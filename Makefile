@@ -1,0 +1,29 @@
+# Every target makes .venv and installs what it needs when that is missing.
+PYTHON ?= python3
+STUDY ?= runs/which_part-digits
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: install study test tensorboard lint
+
+install: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+study: $(READY)
+	$(BIN)/python -m studies.which_part
+	@echo 'To look at it in TensorBoard: make tensorboard, then open http://127.0.0.1:6006'
+
+tensorboard: $(READY)
+	$(BIN)/tensorboard --logdir $(STUDY)/tensorboard --host 127.0.0.1 --port 6006
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy

@@ -1,0 +1,143 @@
+"""The residual network: every size and operator, its start, its costs, and its mistakes."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dynops.errors import ShapeError, SpecError
+from dynops.nets import ResidualNetwork
+from dynops.nets.residual import Bottleneck
+from dynops.ops import Window
+from dynops.parts import Channels, Dynamic, LocalOperator, Operator, Static, macs, parameters, zoo
+from dynops.specs import Spec
+
+INVOLUTION = zoo.involution(kernel_size=3, group_channels=4)
+POSITION = Operator(kernel=Dynamic(context="position"), channels=Channels("(g s)", s=4), window=Window(3))
+SUM = replace(POSITION, kernel=Static() + Dynamic(context="pixel", shared="g"))
+SMALL = ResidualNetwork(operators=(INVOLUTION,), width=8)
+
+
+@pytest.mark.parametrize("operator", [INVOLUTION, POSITION, SUM, zoo.conv2d(), zoo.involution_keras(channel=8)])
+@pytest.mark.parametrize("size", [8, 9, 15, 32, 64])
+def test_network_takes_any_size(size: int, operator: Operator) -> None:
+    network = replace(SMALL, operators=(operator,)).build((3, size, size), 5)
+    x = torch.randn(2, 3, size, size)
+    y = network(x)
+    assert y.shape == (2, 5)
+    F.cross_entropy(y, torch.tensor([0, 1])).backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_large_images_go_through_a_stem_of_stride_4() -> None:
+    network = replace(SMALL, operators=(zoo.involution(group_channels=4),), stem_stride=4).build((3, 224, 224), 5)
+    with torch.no_grad():
+        x = network.stem(torch.randn(1, 3, 224, 224))
+        assert x.shape == (1, 8, 56, 56)
+        assert network.eval()(torch.randn(1, 3, 224, 224)).shape == (1, 5)
+
+
+@pytest.mark.parametrize(("size", "grids"), [((8, 8), [(8, 8), (4, 4), (2, 2)]), ((9, 15), [(9, 15), (5, 8), (3, 4)])])
+def test_every_stage_but_the_first_halves_the_image_and_grows(
+    size: tuple[int, int], grids: list[tuple[int, int]]
+) -> None:
+    network = replace(SMALL, depths=(2, 1, 2)).build((3, *size), 5)
+    names = [name for name, _ in network.named_children()]
+    assert names == [
+        "stem", "stage1_block1", "stage1_block2", "stage2_block1", "stage3_block1", "stage3_block2", "head"
+    ]  # fmt: skip
+    x, shapes = torch.randn(2, 3, *size), {}
+    for name, layer in network.named_children():
+        x = layer(x)
+        shapes[name] = tuple(x.shape[1:])
+    for stage, (width, grid) in enumerate(zip((8, 16, 32), grids, strict=True), start=1):
+        assert shapes[f"stage{stage}_block1"] == (width, *grid)
+    strides = [layer.window.stride for layer in network.modules() if isinstance(layer, LocalOperator)]
+    assert strides == [1, 1, 2, 2, 1]
+
+
+def test_one_operator_serves_all_stages_or_each_has_its_own() -> None:
+    operators = (zoo.conv2d(), INVOLUTION, zoo.depthwise(kernel_size=5))
+    network = replace(SMALL, operators=operators).build((3, 16, 16), 5)
+    found = [layer.spec for layer in network.modules() if isinstance(layer, LocalOperator)]
+    expected = [
+        replace(each, window=replace(each.window, stride=1 if stage == 0 else 2))
+        for stage, each in enumerate(operators)
+    ]
+    assert found == expected
+    same = SMALL.build((3, 16, 16), 5)
+    kernels = {layer.spec.kernel for layer in same.modules() if isinstance(layer, LocalOperator)}
+    assert kernels == {INVOLUTION.kernel}
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_block_starts_as_its_shortcut(training: bool) -> None:
+    network = replace(SMALL, depths=(2, 2)).build((3, 9, 9), 5).train(training)
+    x = network.stem(torch.randn(4, 3, 9, 9))
+    for name, block in network.named_children():
+        if isinstance(block, Bottleneck):
+            y = block(x)
+            torch.testing.assert_close(y, F.relu(block.shortcut(x)))
+            is_identity = name in ("stage1_block1", "stage1_block2", "stage2_block2")
+            assert isinstance(block.shortcut, nn.Identity) == is_identity
+            x = y
+
+
+def test_block_learns_to_leave_its_shortcut() -> None:
+    network = SMALL.build((3, 8, 8), 5)
+    network(torch.randn(4, 3, 8, 8)).square().sum().backward()
+    for block in network.modules():
+        if isinstance(block, Bottleneck):
+            assert block.leave_norm.weight.grad.abs().sum() > 0
+
+
+def test_costs_are_those_of_the_layers() -> None:
+    network = ResidualNetwork(operators=(zoo.depthwise(),), depths=(1, 1), width=8).build((3, 6, 6), 5)
+    stem = 3 * 8 * 9
+    first = 8 * 8 + 8 * 9 + 8 * 8
+    second = 8 * 16 + 16 * 9 + 16 * 16 + 8 * 16  # the shortcut at the end
+    norms = 2 * (8 + 8 * 3 + 16 * 4)
+    assert parameters(network) == stem + first + second + norms + 16 * 5 + 5
+    # the second block enters at 6 x 6 and leaves at 3 x 3
+    products = 36 * (stem + first + 8 * 16) + 9 * (16 * 9 + 16 * 16 + 8 * 16) + 16 * 5
+    assert macs(network, (1, 3, 6, 6)) == products
+
+
+def test_state_dict_and_json_carry_the_network_over() -> None:
+    first = replace(SMALL, operators=(POSITION,)).build((3, 9, 9), 5)
+    first(torch.randn(4, 3, 9, 9))
+    again = Spec.from_json(replace(SMALL, operators=(POSITION,)).to_json())
+    assert again == replace(SMALL, operators=(POSITION,))
+    second = again.build((3, 9, 9), 5)
+    second.load_state_dict(first.state_dict())
+    x = torch.randn(2, 3, 9, 9)
+    assert torch.equal(first.eval()(x), second.eval()(x))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        (
+            {"operators": (INVOLUTION, INVOLUTION)},
+            r"^operators has 2 operators, depths has 3 stages: give one operator for all stages, or one for each\.$",
+        ),
+        ({"operators": ()}, r"^operators has 0 operators, depths has 3 stages: give one operator"),
+        ({"depths": ()}, r"^depths has \(\): must give the blocks of one stage or more\.$"),
+        ({"depths": (1, 0)}, r"^depths has 0: must be an integer of at least 1\.$"),
+        ({"width": 0}, r"^width has 0: must be an integer of at least 1\.$"),
+        ({"growth": 1.5}, r"^growth has 1\.5: must be an integer of at least 1\.$"),
+        ({"stem_stride": 3}, r"^stem_stride has 3: must be a power of two\.$"),
+        ({"stem_stride": 0}, r"^stem_stride has 0: must be an integer of at least 1\.$"),
+    ],
+)
+def test_network_says_which_field_is_wrong(fields: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
+        replace(SMALL, **fields)
+
+
+def test_width_that_the_operator_does_not_divide_is_refused() -> None:
+    with pytest.raises(ShapeError, match=r"^x has c=6 channels, channels '\(g s\)' has s=4: "):
+        replace(SMALL, width=6).build((3, 8, 8), 5)
