@@ -13,13 +13,18 @@ from dynops.ablation import Report, report
 from dynops.errors import DynopsError
 
 
-def command(functions: Callable[..., None] | dict[str, Any], description: str) -> None:
+def command(functions: Callable[..., None] | dict[str, Any], description: str, args: list[str] | None = None) -> None:
     """Run functions as commands, their arguments as options; an error about the input ends with its message alone.
 
     Exit status: 0; 2 after an error about the input; 130 after Ctrl-C.
+
+    Args:
+        functions: one function, or functions by the name of their command.
+        description: what the program does, in a sentence.
+        args: the words of the command line; those of the process by default.
     """
     try:
-        auto_cli(functions, description=description)
+        auto_cli(functions, args, description=description)
     except DynopsError as error:
         Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False)
         sys.exit(2)

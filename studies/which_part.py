@@ -126,7 +126,8 @@ def main(
     """
     if data == "digits" and (root is not None or download):
         raise SpecError(f"data has 'digits', root has {root}, download has {download}: digits need no files.")
-    images = DATA[data](fraction=fraction or (0.2 if data == "digits" else 1.0))
+    share = (0.2 if data == "digits" else 1.0) if fraction is None else fraction
+    images = DATA[data](fraction=share)
     recipe = Recipe(epochs=epochs, batch_size=32 if data == "digits" else 128, learning_rate=1e-2)
 
     def run(job: Job) -> RunRecord:

@@ -243,7 +243,7 @@ def test_terminal_shows_cells_confirmatory_effects_and_verdicts(tmp_path):
     assert "+4.00" in text
     assert "Exploratory" not in text
     assert max(map(len, printed(made.tables(), width=80).splitlines())) <= 80
-    assert [headline for headline, _ in made.verdicts()] == ["H1 is supported", "H2 is refuted"]
+    assert [headline for headline, _ in made.verdicts()] == ["H1 is supported", "H2 is refuted", "H3 is supported"]
 
 
 def test_two_seeds_give_estimates_without_intervals(tmp_path):
