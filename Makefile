@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 
 study: $(READY)
 	$(BIN)/python -m studies.which_part
-	@echo 'To look at it in TensorBoard: make tensorboard, then open http://127.0.0.1:6006'
+	@echo 'make tensorboard starts TensorBoard on this study.'
 
 tensorboard: $(READY)
 	$(BIN)/tensorboard --logdir $(STUDY)/tensorboard --host 127.0.0.1 --port 6006

@@ -39,9 +39,12 @@ def show(made: Report) -> None:
         console.print(table)
     for headline, rest in made.verdicts():
         console.print(Text.assemble((headline, "bold"), f": {rest}"))
-    folder = made.folder
-    console.print(f"\nThe whole report: {folder / 'report.md'}", markup=False, soft_wrap=True)
-    console.print(f"In TensorBoard: tensorboard --logdir {folder / 'tensorboard'}", markup=False, soft_wrap=True)
+    lines = [
+        f"\nThe whole report: {made.folder / 'report.md'}",
+        f"In TensorBoard: tensorboard --logdir {made.folder / 'tensorboard'}",
+        *(f"  {name}: {address}" for name, address in made.pages().items()),
+    ]
+    console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
 def report_command(folder: Path) -> None:

@@ -54,9 +54,10 @@ class RunRecord:
     def __post_init__(self) -> None:
         if self.status not in get_args(Status):
             raise RecordError(f"status has {self.status!r}: must be one of {', '.join(get_args(Status))}.")
-        bad = [name for name, value in self.metrics.items() if not math.isfinite(value)]
-        if bad:
-            raise RecordError(f"metrics has {bad[0]}={self.metrics[bad[0]]}: must be finite. Score a diverged run.")
+        for numbers in (self.metrics, *self.history):
+            for name, value in numbers.items():
+                if not math.isfinite(value):
+                    raise RecordError(f"{name} has {value}: must be finite. Score a run that diverges.")
 
     @property
     def cell(self) -> str:

@@ -97,7 +97,7 @@ def one_of(name: str, value: object, legal: tuple[object, ...]) -> None:
 def of_kind(name: str, value: object, kind: type) -> None:
     """Raise a SpecError unless the value is an instance of a class."""
     if not isinstance(value, kind):
-        raise SpecError(f"{name} has {value!r}: must be a {kind.__name__}.")
+        raise SpecError(f"{name} has {value!r}: must be of type {kind.__name__}.")
 
 
 def at_least(name: str, value: object, least: int) -> None:

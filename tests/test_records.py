@@ -70,10 +70,10 @@ def test_record_needs_a_seed_and_a_status_only() -> None:
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 def test_metric_that_is_not_finite_is_refused(value: float) -> None:
-    with pytest.raises(RecordError, match=rf"^metrics has loss={value}: must be finite\. Score a diverged run\.$"):
+    with pytest.raises(RecordError, match=rf"^loss has {value}: must be finite\. Score a run that diverges\.$"):
         replace(RECORD, metrics={"accuracy": 0.5, "loss": value})
     line = '{"seed":0,"status":"complete","metrics":{"loss":NaN}}'
-    with pytest.raises(RecordError, match=r"^metrics has loss=nan: must be finite"):
+    with pytest.raises(RecordError, match=r"^loss has nan: must be finite"):
         RunRecord.from_json(line)
 
 

@@ -15,7 +15,7 @@ from rich.table import Table as TerminalTable
 from dynops.ablation.effects import Effects, effects
 from dynops.ablation.figures import all_figures
 from dynops.ablation.plan import Plan
-from dynops.ablation.report_text import report_text, verdict_sentences
+from dynops.ablation.report_text import PAGES, SERVER, report_text, verdict_sentences
 from dynops.ablation.results import counted
 from dynops.ablation.store import read_study
 from dynops.ablation.tables import terminal_tables
@@ -48,6 +48,10 @@ class Report:
     def verdicts(self) -> list[tuple[str, str]]:
         """Return, for each hypothesis, `H1 is supported` and its claim with what it lacks if it is undecided."""
         return verdict_sentences(self.effects)
+
+    def pages(self) -> dict[str, str]:
+        """Return the addresses of TensorBoard's pages, by what they show, for a server at its usual port."""
+        return {name: f"{SERVER}/{page}" for name, page in PAGES.items()}
 
 
 def report(folder: Path) -> Report:

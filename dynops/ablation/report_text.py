@@ -11,11 +11,20 @@ from dynops.ablation.tables import Table, cell_table, effect_tables, seeds_lacki
 from dynops.records import RunRecord
 
 BUDGETS = {"as is": "cells are compared as they are, each at its own cost"}
+SERVER = "http://localhost:6006"
+PAGES = {
+    "cells": "#hparams",
+    "figures": "#images&regexInput=%5E%5C.%24",
+    "verdicts and effects": "#text&regexInput=%5E%5C.%24",
+    "evidence with more seeds": "#custom_scalars&regexInput=%5E%5C.%24",
+    "curves of one seed": "#scalars&regexInput=seed%3D0%24",
+}
+"""TensorBoard's pages of a study; beyond 40 runs it selects none by itself, so the links bring a filter along."""
 FILES = (
     "`records.jsonl` holds the plan and every run, and all else is made from it: `effects.json` the numbers above, "
-    "`figures/` the figures, `tensorboard/` what `tensorboard --logdir tensorboard` shows. Where there are more than "
-    "40 runs, TensorBoard selects none by itself: the filter `^\\.$` on its runs brings up the tables, the figures and "
-    "the evidence with more seeds, the filter `seed=0$` the curves of one seed."
+    "`figures/` the figures, `tensorboard/` what `tensorboard --logdir tensorboard` shows: "
+    + ", ".join(f"[{name}]({SERVER}/{page})" for name, page in PAGES.items())
+    + "."
 )
 
 

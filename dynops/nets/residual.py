@@ -10,7 +10,7 @@ from dynops.errors import SpecError
 from dynops.nets.network import Network, Shape
 from dynops.parts.kernel import Size
 from dynops.parts.operator import Operator
-from dynops.specs import at_least, spec
+from dynops.specs import at_least, of_kind, spec
 
 
 @spec
@@ -22,7 +22,7 @@ class ResidualNetwork(Network):
     """
 
     operators: tuple[Operator, ...]
-    """The operator of each stage; a single one serves all stages."""
+    """The operator of each stage, its stride set by the network; a single one serves all stages."""
     depths: tuple[int, ...] = (1, 1, 1)
     """Blocks in each stage."""
     width: int = 32
@@ -33,6 +33,9 @@ class ResidualNetwork(Network):
     """Pixels of the image for each pixel of the first stage: a power of two, in 3x3 convolutions of stride 2."""
 
     def __post_init__(self) -> None:
+        of_kind("operators", self.operators, tuple)
+        for operator in self.operators:
+            of_kind("operators", operator, Operator)
         if not self.depths:
             raise SpecError("depths has (): must give the blocks of one stage or more.")
         for name, value in (("width", self.width), ("growth", self.growth), ("stem_stride", self.stem_stride)):

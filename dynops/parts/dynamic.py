@@ -35,9 +35,10 @@ class Dynamic(Kernel):
 
     The context is a learned vector (`constant`), a learned map of positions (`position`), the image's mean (`global`),
     the pixel (`pixel`), or a dense convolution of the pixel's window (`window`). So `replace(kernel, context=...)`
-    gives the twin with the same phi and another signature.
+    gives the twin with the same phi and another signature. From a constant, phi can give every static kernel (b1 alone
+    can), though hidden units that start below zero stay there, as nothing varies that could wake them.
 
-    Source: Li et al., Involution, CVPR 2021, eq. 6 (context `pixel`); the contexts, docs/design of dynops.
+    Source: Li et al., Involution, CVPR 2021, eq. 6 (context `pixel`); the other contexts are this project's.
     """
 
     context: str

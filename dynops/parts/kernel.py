@@ -112,21 +112,21 @@ class Static(Kernel):
         return frozenset()
 
     def build(self, site: Site) -> KernelModule:
-        return StaticKernel(site.axes(self.shared))
+        return StaticKernel(site.axes(self.shared), summands=site.i * site.window.taps)
 
 
 class StaticKernel(KernelModule):
     """A table of weights, started as PyTorch starts a convolution."""
 
-    def __init__(self, axes: dict[str, int]) -> None:
+    def __init__(self, axes: dict[str, int], summands: int) -> None:
         super().__init__()
+        self.bound = summands**-0.5
         self.weight = nn.Parameter(torch.empty(axes["g"], axes["o"], axes["i"], axes["k"]))  # g o i k
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the table uniformly within 1 / sqrt(number of summands)."""
-        bound = (self.weight.shape[2] * self.weight.shape[3]) ** -0.5
-        nn.init.uniform_(self.weight, -bound, bound)
+        nn.init.uniform_(self.weight, -self.bound, self.bound)
 
     def forward(self, context: Tensor, window: Window) -> Tensor:
         return self.weight[None, ..., None, None]
@@ -142,6 +142,7 @@ class Sum(Kernel):
     def __post_init__(self) -> None:
         flat = tuple(each for term in self.terms for each in (term.terms if isinstance(term, Sum) else (term,)))
         object.__setattr__(self, "terms", flat)
+        _check_combined("terms", flat)
 
     def __repr__(self) -> str:
         return " + ".join(repr(term) for term in self.terms)
@@ -164,6 +165,7 @@ class Product(Kernel):
     def __post_init__(self) -> None:
         flat = tuple(each for one in self.factors for each in (one.factors if isinstance(one, Product) else (one,)))
         object.__setattr__(self, "factors", flat)
+        _check_combined("factors", flat)
 
     def __repr__(self) -> str:
         return " * ".join(f"({each!r})" if isinstance(each, Sum) else repr(each) for each in self.factors)
@@ -224,6 +226,13 @@ class NormalisedKernel(KernelModule):
     def forward(self, context: Tensor, window: Window) -> Tensor:
         kernel = self.kernel(context, window)
         return self.normaliser(kernel.expand(*kernel.shape[:4], window.taps, -1, -1))
+
+
+def _check_combined(name: str, kernels: tuple[Kernel, ...]) -> None:
+    for kernel in kernels:
+        of_kind(name, kernel, Kernel)
+    if len(kernels) < 2:
+        raise SpecError(f"{name} has {len(kernels)} kernels: must be two or more.")
 
 
 def check_shared(shared: str) -> None:

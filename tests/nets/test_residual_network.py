@@ -125,6 +125,8 @@ def test_state_dict_and_json_carry_the_network_over() -> None:
             r"^operators has 2 operators, depths has 3 stages: give one operator for all stages, or one for each\.$",
         ),
         ({"operators": ()}, r"^operators has 0 operators, depths has 3 stages: give one operator"),
+        ({"operators": INVOLUTION}, r"^operators has Operator\(.*\): must be of type tuple\.$"),
+        ({"operators": (Window(3),)}, r"^operators has Window\(3\): must be of type Operator\.$"),
         ({"depths": ()}, r"^depths has \(\): must give the blocks of one stage or more\.$"),
         ({"depths": (1, 0)}, r"^depths has 0: must be an integer of at least 1\.$"),
         ({"width": 0}, r"^width has 0: must be an integer of at least 1\.$"),

@@ -128,3 +128,8 @@ def test_describing_draws_no_random_numbers() -> None:
     assert description.kernel == "b=1 g=4 o=1 i=1 k=49 h=14 w=14"
     assert description.macs == 14 * 14 * (64 * 16 + 16 * 4 * 49 + 64 * 49)
     assert description.output == (64, 14, 14)
+
+
+def test_network_that_is_training_is_counted_at_a_batch_of_1() -> None:
+    network = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 3)).train()
+    assert macs(network, (1, 4, 6, 6)) == 12

@@ -9,6 +9,7 @@ import torch
 from dynops.errors import ShapeError, SpecError
 from dynops.ops import Window
 from dynops.parts import Channels, Dynamic, Operator, Static, softmax, zoo
+from dynops.parts.kernel import Product, Sum
 
 LAYER = zoo.involution(kernel_size=3, group_channels=4).build(8)
 GUIDED = zoo.involution(kernel_size=3, group_channels=4).build(8, guide_channels=4)
@@ -83,12 +84,12 @@ def test_width_that_the_groups_do_not_divide_is_refused() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kernel": "static"}, r"^kernel has 'static': must be a Kernel\.$"),
-        ({"kernel": softmax}, r"^kernel has softmax: must be a Kernel\.$"),
-        ({"channels": "(g s)"}, r"^channels has '\(g s\)': must be a Channels\.$"),
-        ({"window": 3}, r"^window has 3: must be a Window\.$"),
-        ({"value": True}, r"^value has True: must be a Project\.$"),
-        ({"out": Static()}, r"^out has Static\(\): must be a Project\.$"),
+        ({"kernel": "static"}, r"^kernel has 'static': must be of type Kernel\.$"),
+        ({"kernel": softmax}, r"^kernel has softmax: must be of type Kernel\.$"),
+        ({"channels": "(g s)"}, r"^channels has '\(g s\)': must be of type Channels\.$"),
+        ({"window": 3}, r"^window has 3: must be of type Window\.$"),
+        ({"value": True}, r"^value has True: must be of type Project\.$"),
+        ({"out": Static()}, r"^out has Static\(\): must be of type Project\.$"),
     ],
 )
 def test_part_of_another_kind_is_refused(change: dict[str, Any], message: str) -> None:
@@ -110,7 +111,7 @@ def test_part_of_another_kind_is_refused(change: dict[str, Any], message: str) -
         ({"shared": "s"}, r"^shared has 's': must hold letters among g o i k, each once\.$"),
         ({"shared": "gg"}, r"^shared has 'gg': must hold letters among g o i k, each once\.$"),
         ({"span": "g o k"}, r"^span has 'g o k': must hold the letters g o i k, each once\.$"),
-        ({"norm": True}, r"^norm has True: must be a BatchNorm\.$"),
+        ({"norm": True}, r"^norm has True: must be of type BatchNorm\.$"),
     ],
 )
 def test_dynamic_kernel_says_which_field_is_wrong(fields: dict[str, Any], message: str) -> None:
@@ -121,7 +122,7 @@ def test_dynamic_kernel_says_which_field_is_wrong(fields: dict[str, Any], messag
 def test_static_kernel_and_normalised_kernel_say_what_is_wrong() -> None:
     with pytest.raises(SpecError, match=r"^shared has 'h': must hold letters among g o i k, each once\.$"):
         Static(shared="h")
-    with pytest.raises(SpecError, match=r"^normaliser has 'softmax': must be a Normaliser\.$"):
+    with pytest.raises(SpecError, match=r"^normaliser has 'softmax': must be of type Normaliser\.$"):
         Static().then("softmax")
 
 
@@ -130,3 +131,10 @@ def test_kernel_combines_with_kernels_only() -> None:
         Static() + 1
     with pytest.raises(TypeError, match=r"unsupported operand type\(s\) for \*: 'Static' and 'float'"):
         Static() * 2.0
+
+
+def test_a_combination_needs_two_kernels() -> None:
+    with pytest.raises(SpecError, match="terms has 1 kernels: must be two or more"):
+        Sum(terms=(Static(),))
+    with pytest.raises(SpecError, match=r"factors has Window\(3\): must be of type Kernel"):
+        Product(factors=(Static(), Window(3)))
