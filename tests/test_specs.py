@@ -190,7 +190,7 @@ def test_checks_name_the_field_the_value_and_the_rule() -> None:
     for value in (1, True, 2.0, "2", None):
         with pytest.raises(SpecError, match=rf"^size has {value!r}: must be an integer of at least 2\.$"):
             at_least("size", value, 2)
-    with pytest.raises(SpecError, match=r"^leaf has 3: must be a SampleLeaf\.$"):
+    with pytest.raises(SpecError, match=r"^leaf has 3: must be of type SampleLeaf\.$"):
         of_kind("leaf", 3, SampleLeaf)
     one_of("mode", "a", ("a", "b"))
     at_least("size", 2, 2)

@@ -1,5 +1,6 @@
 """Data sets in memory, and the base of the specs that load them."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -10,7 +11,7 @@ from torch import Tensor
 from dynops.axes import bind
 from dynops.data.augment import Augmentation
 from dynops.errors import ShapeError
-from dynops.specs import Spec, spec
+from dynops.specs import Spec
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -97,15 +98,17 @@ class Dataset:
         return (inputs.to(torch.float32) / self.scale - mean) / std
 
 
-@spec
-class Data(Spec):
+class Data(Spec, ABC):
     """Base of all data specs: which data, and which part of it; `load` makes the data set."""
+
+    __slots__ = ()
 
     @property
     def augmentation(self) -> Augmentation | None:
         """What training inputs go through; None where the data allow no change."""
         return None
 
+    @abstractmethod
     def load(self, seed: int, *, root: Path | None = None, download: bool = False) -> Dataset:
         """Make the data set.
 
@@ -117,4 +120,3 @@ class Data(Spec):
             DataError: files are missing, corrupt, or cannot be fetched.
             SpecError: the spec asks for a part that leaves a class without images.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define load.")

@@ -1,5 +1,6 @@
 """Image data sets: the template that all of them follow, and scikit-learn's digits, which need no download."""
 
+from abc import abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -70,8 +71,9 @@ class ImageData(Data):
             classes=raw.classes,
         )
 
+    @abstractmethod
     def _read(self, seed: int, root: Path, download: bool) -> RawImages:
-        raise NotImplementedError(f"{type(self).__name__} must define _read.")
+        """Read the raw images from the root, after fetching them if that is asked."""
 
 
 @spec

@@ -61,7 +61,6 @@ def test_normalising_other_channels_is_refused() -> None:
         dataset().normalise(torch.zeros(1, 1, 3, 3))
 
 
-def test_base_of_the_specs_loads_nothing() -> None:
-    assert Data().augmentation is None
-    with pytest.raises(NotImplementedError, match=r"^Data must define load\.$"):
-        Data().load(0)
+def test_the_base_of_the_specs_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        Data()

@@ -176,6 +176,6 @@ def test_fraction_that_empties_a_class_is_refused_when_loaded() -> None:
         Digits(fraction=0.004).load(0)
 
 
-def test_base_of_the_images_reads_nothing() -> None:
-    with pytest.raises(NotImplementedError, match=r"^ImageData must define _read\.$"):
-        ImageData().load(0)
+def test_the_template_cannot_be_made() -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        ImageData()

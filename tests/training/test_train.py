@@ -1,5 +1,6 @@
 """Training: what a record says, against plain torch; determinism; divergence; interruption."""
 
+import signal
 from dataclasses import replace
 from typing import Any
 
@@ -204,8 +205,10 @@ def test_ctrl_c_reaches_the_caller_as_such(small: Any) -> None:
     def interrupt(epoch: dict[str, float]) -> None:
         raise KeyboardInterrupt
 
+    handler = signal.getsignal(signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
         small.train(on_epoch=interrupt)
+    assert signal.getsignal(signal.SIGINT) == handler
 
 
 def test_an_exception_reaches_the_caller(small: Any) -> None:
