@@ -21,7 +21,7 @@ def read_verified(path: Path, md5: str) -> bytes:
     if came != md5:
         raise DataError(
             f"{path} has MD5 {came}: must be {md5}. "
-            "Remove the file, and get it again with download=True (`--download`)."
+            "Remove the file, and get it again with download=True (`--download true`)."
         )
     return content
 
@@ -40,5 +40,5 @@ def refuse_missing(name: str, folder: Path, missing: Iterable[str], source: str)
         came = f"lacks {', '.join(lacking)}" if folder.is_dir() else "does not exist"
         raise DataError(
             f"{name} has no data: folder {folder.absolute()} {came}. "
-            f"Use download=True (`--download`), or put the files of {source} there."
+            f"Use download=True (`--download true`), or put the files of {source} there."
         )

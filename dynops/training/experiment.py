@@ -1,7 +1,7 @@
 """An experiment: a network, a data set and a recipe as one value, so that a study can vary any of them."""
 
-from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -10,7 +10,6 @@ from dynops.nets import Network
 from dynops.records import RunRecord
 from dynops.specs import Spec, spec
 from dynops.training.recipe import Recipe
-from dynops.training.task import Epoch
 from dynops.training.train import load, train
 
 
@@ -35,25 +34,6 @@ class Experiment(Spec):
         with torch.device("meta"):
             self.network.build(dataset.input_shape, dataset.outputs)
 
-    def run(
-        self,
-        seed: int,
-        *,
-        folder: Path | None = None,
-        root: Path | None = None,
-        accelerator: str = "auto",
-        images: int = 0,
-        on_epoch: Callable[[Epoch], None] | None = None,
-    ) -> RunRecord:
-        """Train; arguments, result and errors are those of `train`."""
-        return train(
-            self.network,
-            self.data,
-            self.recipe,
-            seed,
-            folder=folder,
-            root=root,
-            accelerator=accelerator,
-            images=images,
-            on_epoch=on_epoch,
-        )
+    def run(self, seed: int, **options: Any) -> RunRecord:
+        """Train; options, result and errors are those of `train`."""
+        return train(self.network, self.data, self.recipe, seed, **options)

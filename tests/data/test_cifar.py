@@ -71,7 +71,7 @@ def test_cifar100_has_fine_labels(contents: dict[str, bytes], tmp_path: Path) ->
 def test_missing_folder_is_named_with_two_ways_out(tmp_path: Path) -> None:
     message = (
         rf"^Cifar10 has no data: folder {re.escape(str(tmp_path))}/cifar-10-batches-py does not exist\. "
-        r"Use download=True \(`--download`\), or put the files of https://www\.cs\.toronto\.edu/~kriz/"
+        r"Use download=True \(`--download true`\), or put the files of https://www\.cs\.toronto\.edu/~kriz/"
         r"cifar-10-python\.tar\.gz there\.$"
     )
     with pytest.raises(DataError, match=message):
@@ -98,7 +98,7 @@ def test_corrupt_file_is_named_with_both_checksums(data_root: Path, tmp_path: Pa
     (folder / "batches.meta").write_bytes(b"")
     message = (
         r"/cifar-10-batches-py/batches\.meta has MD5 d41d8cd98f00b204e9800998ecf8427e: must be "
-        r"5ff9c542aee3614f3951f8cda6e48888\. Remove the file, and get it again with download=True \(`--download`\)\.$"
+        r"5ff9c542aee3614f3951f8cda6e48888\. Remove the file, and get it again with download=True \(`--download true`\)\.$"
     )
     with pytest.raises(DataError, match=message):
         Cifar10().load(0, root=tmp_path)

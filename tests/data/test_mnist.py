@@ -14,7 +14,7 @@ from dynops.data.mnist import TEST, TRAIN, IdxImages, read_idx
 from dynops.errors import DataError
 
 Checksum = Callable[[bytes], str]
-AGAIN = r"Remove the file, and get it again with download=True \(`--download`\)\.$"
+AGAIN = r"Remove the file, and get it again with download=True \(`--download true`\)\.$"
 
 
 def idx(array: np.ndarray) -> bytes:
@@ -65,7 +65,7 @@ def test_missing_files_are_named(folder: Path, tmp_path: Path) -> None:
     (folder / TEST[1]).unlink()
     message = (
         rf"^Mnist has no data: folder {re.escape(str(folder))} lacks t10k-labels-idx1-ubyte\. Use download=True "
-        r"\(`--download`\), or put the files of https://ossci-datasets\.s3\.amazonaws\.com/mnist/ there\.$"
+        r"\(`--download true`\), or put the files of https://ossci-datasets\.s3\.amazonaws\.com/mnist/ there\.$"
     )
     with pytest.raises(DataError, match=message):
         Mnist().load(0, root=tmp_path)

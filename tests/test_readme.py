@@ -1,0 +1,21 @@
+"""What the README shows works as it stands there."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def test_the_example_runs() -> None:
+    (example,) = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(example, "README.md", "exec"), names)
+    assert {"involution", "shared_depthwise", "twin", "hybrid", "layer"} <= set(names)
+
+
+def test_every_file_that_is_linked_exists() -> None:
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    missing = [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
+    assert links
+    assert not missing
