@@ -36,7 +36,7 @@ def read_idx(content: bytes, name: str, axes: int) -> Tensor:
     Raises:
         DataError: the header does not say so, or the length is not what the header says.
     """
-    again = "Remove the file, and get it again with download=True (`--download`)."
+    again = "Remove the file, and get it again with download=True (`--download true`)."
     start = 4 * (1 + axes)
     magic = bytes((0, 0, UNSIGNED_BYTE, axes))
     if len(content) < start or content[:4] != magic:
