@@ -139,7 +139,7 @@ def main(seeds: int = 2, steps: int = 800, folder: Path = Path("runs/probes"), a
         seeds: number of blocks; each operator learns each task once with each.
         steps: training steps of each run, an even number.
         folder: where records and report go.
-        accelerator: Lightning's name of the device.
+        accelerator: `cpu`, `cuda` or `mps`; `auto` takes the best one of this machine.
     """
     if steps < 2 or steps % 2:
         raise SpecError(f"steps has {steps}: must be an even number of at least 2.")
@@ -148,7 +148,10 @@ def main(seeds: int = 2, steps: int = 800, folder: Path = Path("runs/probes"), a
         assert isinstance(job.spec, Experiment)
         return job.spec.run(job.seed, folder=job.folder, accelerator=accelerator, on_epoch=job.on_epoch)
 
-    records = study(steps, seeds, run).execute(folder)
+    probes = study(steps, seeds, run)
+    for cell in probes.cells()[: len(OPERATORS)]:  # all operators on one task
+        cell.check(0, accelerator=accelerator)
+    records = probes.execute(folder)
     head, rows = table(records)
     console = Console()
     shown = Table(

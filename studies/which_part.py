@@ -11,7 +11,7 @@ one for each group of 16. Cells are compared as they are; the report shows what 
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from dynops import Channels, Dynamic, Operator, Static, zoo
 from dynops.ablation import Bounded, Difference, Exceeds, Factor, Hypothesis, Interaction, Job, Study, report
@@ -122,7 +122,7 @@ def main(
         seeds: number of blocks; each cell is trained once with each.
         epochs: passes over the training data.
         folder: where records and report go; by default `runs/which_part-` and the data.
-        accelerator: Lightning's name of the device.
+        accelerator: `cpu`, `cuda` or `mps`; `auto` takes the best one of this machine.
     """
     if data == "digits" and (root is not None or download):
         raise SpecError(f"data has 'digits', root has {root}, download has {download}: digits need no files.")
@@ -143,9 +143,8 @@ def main(
 
     which_part = study(images, recipe, seeds, run)
     images.load(0, root=root, download=download)
-    for levels in which_part.plan().cell_levels():
-        cell: Any = which_part.cell(levels)
-        cell.check(0, root=root)
+    for cell in which_part.cells():
+        cell.check(0, root=root, accelerator=accelerator)
     place = folder or Path("runs") / f"which_part-{data}{'' if fraction is None else f'-{fraction:g}'}"
     which_part.execute(place)
     show(report(place))

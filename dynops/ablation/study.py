@@ -4,6 +4,7 @@ import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 
@@ -65,6 +66,10 @@ class Study:
     """The confirmatory effects."""
     hypotheses: Sequence[Hypothesis] = ()
     """What the study must settle."""
+
+    def cells(self) -> list[Any]:
+        """Return what each cell runs, in the order of the plan; of the kind of the base."""
+        return [self.cell(levels) for levels in self.plan().cell_levels()]
 
     def cell(self, levels: Mapping[str, str]) -> Spec:
         """Return what a cell runs: the base, changed by one level of each factor."""

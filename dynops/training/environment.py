@@ -10,6 +10,8 @@ from pathlib import Path
 
 import torch
 
+from dynops.specs import one_of
+
 PACKAGES = ("dynops", "torch", "lightning", "optuna", "einops", "numpy")
 
 
@@ -35,6 +37,22 @@ def commit() -> str:
     except (OSError, subprocess.CalledProcessError):
         return ""
     return head + ("+" if changed else "")
+
+
+def accelerators() -> tuple[str, ...]:
+    """Return the accelerators that this machine has, the best one first: `cuda`, `mps`, `cpu`."""
+    found = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    return tuple(name for name, there in found.items() if there)
+
+
+def choose_accelerator(name: str) -> str:
+    """Return the accelerator of a name, the machine's best one for `auto`.
+
+    Raises:
+        SpecError: this machine has none of that name.
+    """
+    one_of("accelerator", name, ("auto", *accelerators()))
+    return accelerators()[0] if name == "auto" else name
 
 
 def device_name(device: torch.device) -> str:

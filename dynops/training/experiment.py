@@ -9,6 +9,7 @@ from dynops.data import Data
 from dynops.nets import Network
 from dynops.records import RunRecord
 from dynops.specs import Spec, spec
+from dynops.training.environment import choose_accelerator
 from dynops.training.recipe import Recipe
 from dynops.training.train import load, train
 
@@ -24,12 +25,13 @@ class Experiment(Spec):
     recipe: Recipe
     """How."""
 
-    def check(self, seed: int, *, root: Path | None = None) -> None:
+    def check(self, seed: int, *, root: Path | None = None, accelerator: str = "auto") -> None:
         """Load the data and build the network without weights, so that what is wrong shows before the first run.
 
         Raises:
             DynopsError: whatever `run` would raise for these reasons.
         """
+        choose_accelerator(accelerator)
         dataset = load(self.data, seed, root)
         with torch.device("meta"):
             self.network.build(dataset.input_shape, dataset.outputs)

@@ -22,7 +22,7 @@ from dynops.parts import macs, parameters
 from dynops.records import RunRecord
 from dynops.streams import stream_seed
 from dynops.training.checkpoint import Checkpoint, resume_point
-from dynops.training.environment import commit, device_name, peak_memory, versions
+from dynops.training.environment import choose_accelerator, commit, device_name, peak_memory, versions
 from dynops.training.images import kernel_images
 from dynops.training.recipe import Recipe
 from dynops.training.start import initialise
@@ -61,7 +61,7 @@ def train(
         seed: of every random stream: split, subset, initial weights, order and augmentation.
         folder: where checkpoints go; a run that was cut off there goes on from the last one.
         root: folder of the data sets.
-        accelerator: Lightning's name of the device: `auto`, `cpu`, `gpu`, ...
+        accelerator: `cpu`, `cuda` or `mps`; `auto` takes the best one of this machine.
         images: how many evaluated inputs are kept in the record with their kernels.
         on_epoch: called with the history's newest entry after each epoch.
     Returns:
@@ -71,6 +71,7 @@ def train(
         DataError: the data are missing or corrupt.
         StudyError: the folder holds another run.
         ShapeError: the network cannot be built for the data.
+        SpecError: this machine has no such accelerator.
     """
     started = time.perf_counter()
     dataset = load(data, seed, root)
@@ -110,16 +111,17 @@ def train(
 
 
 def _trainer(recipe: Recipe, accelerator: str, checkpoint: Checkpoint | None) -> L.Trainer:
-    automatic = "cuda" if torch.cuda.is_available() else "auto"
-    on_gpu = torch.cuda.is_available() and accelerator in ("auto", "gpu", "cuda")
-    half: Literal["bf16-mixed", "16-mixed"] = "bf16-mixed" if on_gpu and torch.cuda.is_bf16_supported() else "16-mixed"
+    chosen = choose_accelerator(accelerator)
+    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+    if chosen == "cuda":
+        precision = "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
     return L.Trainer(
-        accelerator=automatic if accelerator == "auto" else accelerator,
+        accelerator=chosen,
         devices=1,
-        precision=half if on_gpu else "32-true",
+        precision=precision,
         max_epochs=recipe.epochs,
         gradient_clip_val=recipe.clip,
-        deterministic=not on_gpu,
+        deterministic=chosen == "cpu",
         callbacks=[] if checkpoint is None else [checkpoint],
         logger=False,
         enable_checkpointing=False,

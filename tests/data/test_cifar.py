@@ -98,7 +98,8 @@ def test_corrupt_file_is_named_with_both_checksums(data_root: Path, tmp_path: Pa
     (folder / "batches.meta").write_bytes(b"")
     message = (
         r"/cifar-10-batches-py/batches\.meta has MD5 d41d8cd98f00b204e9800998ecf8427e: must be "
-        r"5ff9c542aee3614f3951f8cda6e48888\. Remove the file, and get it again with download=True \(`--download true`\)\.$"
+        r"5ff9c542aee3614f3951f8cda6e48888\. "
+        r"Remove the file, and get it again with download=True \(`--download true`\)\.$"
     )
     with pytest.raises(DataError, match=message):
         Cifar10().load(0, root=tmp_path)

@@ -244,6 +244,11 @@ def test_a_recipe_says_which_field_is_wrong(changes: dict[str, Any], message: st
         Recipe(**changes)
 
 
+def test_an_accelerator_that_is_not_there_is_refused(small: Any) -> None:
+    with pytest.raises(SpecError, match=r"^accelerator has 'tpu': must be one of 'auto', .*'cpu'\.$"):
+        train(small.network, small.data, small.recipe, 0, accelerator="tpu")
+
+
 @pytest.mark.gpu
 def test_a_gpu_trains_in_mixed_precision(small: Any) -> None:
     if not torch.cuda.is_available():
