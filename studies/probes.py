@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
@@ -154,9 +155,10 @@ def main(seeds: int = 2, steps: int = 800, folder: Path = Path("runs/probes"), a
     records = probes.execute(folder)
     head, rows = table(records)
     console = Console()
-    shown = Table(
-        *head, title=f"Mean square error over {seeds} seeds; (theory) where it differs by {TOLERANCE} or more"
-    )
+    title = f"Mean square error over {seeds} seeds; (theory) where it differs by {TOLERANCE} or more"
+    shown = Table(title=title, box=SIMPLE_HEAD, padding=0)
+    for column in head:
+        shown.add_column(column, overflow="fold", no_wrap=column == "operator")
     for row in rows:
         shown.add_row(*row)
     console.print(shown)

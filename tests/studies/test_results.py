@@ -1,0 +1,46 @@
+"""The results that the README shows are those of the records that are kept beside it."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dynops.ablation import read_study, report
+
+RESULTS = Path(__file__).resolve().parents[2] / "studies" / "results"
+STUDIES = sorted(path.parent.name for path in RESULTS.glob("*/records.jsonl"))
+
+
+def close(found: Any, kept: Any) -> bool:
+    """Equal, numbers up to rounding."""
+    if isinstance(kept, dict):
+        return found.keys() == kept.keys() and all(close(found[key], kept[key]) for key in kept)
+    if isinstance(kept, list):
+        return len(found) == len(kept) and all(map(close, found, kept))
+    return found == (pytest.approx(kept, rel=1e-6, abs=1e-12) if isinstance(kept, float) else kept)
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_kept_results_can_be_made_anew_from_their_records(study: str, tmp_path: Path) -> None:
+    shutil.copy(RESULTS / study / "records.jsonl", tmp_path)
+    made = report(tmp_path)
+    kept = json.loads((RESULTS / study / "effects.json").read_text())
+    assert close(json.loads((tmp_path / "effects.json").read_text()), kept), "run `dynops report` on the kept folder"
+    assert made.text == (RESULTS / study / "report.md").read_text()
+
+
+@pytest.mark.parametrize("study", STUDIES)
+def test_kept_results_are_complete_and_say_where_they_come_from(study: str) -> None:
+    plan, records = read_study(RESULTS / study)
+    accepted = {record.point for record in records if record.accepted}
+    assert len(accepted) == len(plan.seeds) * len(plan.cell_levels())
+    for record in records:
+        assert record.device
+        assert record.versions["torch"]
+        assert record.commit
+
+
+def test_the_studies_of_the_readme_are_kept() -> None:
+    assert {"which_part-digits", "which_part-cifar10-0.1", "probes"} <= set(STUDIES)
