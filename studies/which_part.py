@@ -5,7 +5,7 @@ by the same phi from a learned constant; a kernel made by phi from each pixel. `
 one for each group of 16. Cells are compared as they are; the report shows what each costs.
 
     python -m studies.which_part
-    python -m studies.which_part --data cifar10 --root ../shared/data --fraction 0.1 --seeds 3
+    python -m studies.which_part --data cifar10 --root data --fraction 0.1 --seeds 3
 """
 
 from collections.abc import Callable
