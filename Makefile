@@ -18,6 +18,7 @@ study: $(READY)
 	@echo 'make tensorboard starts TensorBoard on this study.'
 
 tensorboard: $(READY)
+	@test -d $(STUDY)/tensorboard || { echo '$(STUDY) has no tensorboard folder: run make study first, or say STUDY=folder.'; exit 2; }
 	$(BIN)/tensorboard --logdir $(STUDY)/tensorboard --host 127.0.0.1 --port 6006
 
 test: lint

@@ -32,6 +32,7 @@ def commit() -> str:
     """Return the commit of the code that runs, with `+` if files differ from it; empty outside a checkout."""
     here = Path(__file__).resolve().parent
     try:
+        _git(here, "ls-files", "--error-unmatch", Path(__file__).name)  # an installed copy is no checkout of dynops
         head = _git(here, "rev-parse", "--short=12", "HEAD")
         changed = _git(here, "status", "--porcelain", "--untracked-files=no")
     except (OSError, subprocess.CalledProcessError):

@@ -1,7 +1,9 @@
 """Training: what a record says, against plain torch; determinism; divergence; interruption."""
 
 import signal
+import subprocess
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +16,7 @@ from dynops.data import Batches, Cifar10, Digits, SelectorShift
 from dynops.errors import DataError, SpecError
 from dynops.nets import Bare, ResidualNetwork
 from dynops.records import RunRecord
-from dynops.training import Recipe, train
+from dynops.training import Recipe, environment, train
 from dynops.training.images import kernel_images
 from dynops.training.start import initialise
 from dynops.training.task import share_of_peak
@@ -256,3 +258,18 @@ def test_a_gpu_trains_in_mixed_precision(small: Any) -> None:
     record = train(small.network, small.data, small.recipe, 0)
     assert torch.cuda.get_device_name() == record.device
     assert record.status == "complete"
+
+
+def test_a_commit_is_that_of_a_checkout_of_dynops(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    copy = tmp_path / "environment.py"
+    copy.write_text("")
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    monkeypatch.setattr(environment, "__file__", str(copy))
+    assert environment.commit.__wrapped__() == ""
+    run = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@example.org"]
+    subprocess.run([*run, "add", "."], check=True)
+    subprocess.run([*run, "commit", "-qm", "first"], check=True)
+    head = environment.commit.__wrapped__()
+    assert len(head) == 12
+    copy.write_text("changed")
+    assert environment.commit.__wrapped__() == head + "+"
