@@ -112,8 +112,8 @@ class DynamicKernel(KernelModule):
         self.norm = nn.Identity() if kernel.norm is None else HiddenNorm(hidden, kernel.norm.eps, kernel.norm.momentum)
         self.span = nn.Conv2d(hidden, outputs, 1)
 
-    def forward(self, context: Tensor, window: Window) -> Tensor:
-        kernel = self.span(F.relu(self.norm(self.reduce(self.context(context, window)))))
+    def forward(self, context: Tensor) -> Tensor:
+        kernel = self.span(F.relu(self.norm(self.reduce(self.context(context)))))
         return rearrange(kernel, f"b ({self.span_axes}) h w -> b g o i k h w", **self.axes)
 
 
@@ -130,20 +130,31 @@ class HiddenNorm(nn.BatchNorm2d):
 
 
 class Learned(nn.Module):
-    """A context that is learned: one vector, or one for each position of the output's grid."""
+    """A learned vector, the same for all images and pixels."""
 
-    def __init__(self, channels: int, size: Size) -> None:
+    def __init__(self, channels: int, grid: Size = (1, 1)) -> None:
         super().__init__()
-        self.table = nn.Parameter(torch.empty(1, channels, *size))  # 1 c h w
+        self.table = nn.Parameter(torch.empty(1, channels, *grid))  # 1 c h w
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw from N(0, 1), as a normalised feature would be distributed."""
         nn.init.normal_(self.table)
 
-    def forward(self, x: Tensor, window: Window) -> Tensor:
-        grid = window.output_size((x.shape[-2], x.shape[-1]))
-        if self.table.shape[-2:] not in ((1, 1), grid):
+    def forward(self, x: Tensor) -> Tensor:
+        return self.table
+
+
+class LearnedPositions(Learned):
+    """A learned vector for each position of the output's grid."""
+
+    def __init__(self, channels: int, window: Window, size: Size) -> None:
+        super().__init__(channels, window.output_size(size))
+        self.window = window
+
+    def forward(self, x: Tensor) -> Tensor:
+        grid = self.window.output_size((x.shape[-2], x.shape[-1]))
+        if self.table.shape[-2:] != grid:
             raise ShapeError(
                 f"x has an output grid of {grid}, kernel has positions for {tuple(self.table.shape[-2:])}: they must "
                 "be equal. Build the operator with the size of its input."
@@ -154,23 +165,24 @@ class Learned(nn.Module):
 class GlobalMean(nn.Module):
     """The mean of each image's pixels."""
 
-    def forward(self, x: Tensor, window: Window) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:
         return x.mean((2, 3), keepdim=True)
 
 
 class Pixel(nn.Module):
     """Each pixel, brought to the output's grid."""
 
-    def __init__(self, downsample: str) -> None:
+    def __init__(self, downsample: str, window: Window) -> None:
         super().__init__()
         self.downsample = downsample
+        self.window = window
 
-    def forward(self, x: Tensor, window: Window) -> Tensor:
-        if window.strides == (1, 1):
+    def forward(self, x: Tensor) -> Tensor:
+        if self.window.strides == (1, 1):
             return x
         if self.downsample == "subsample":
-            return x[..., :: window.strides[0], :: window.strides[1]]
-        return average_to_grid(x, window)
+            return x[..., :: self.window.strides[0], :: self.window.strides[1]]
+        return average_to_grid(x, self.window)
 
 
 class WindowSummary(nn.Module):
@@ -178,10 +190,11 @@ class WindowSummary(nn.Module):
 
     def __init__(self, channels: int, window: Window) -> None:
         super().__init__()
+        self.window = window
         self.gather = nn.Conv2d(channels, channels, window.sizes, window.strides, dilation=window.dilations)
 
-    def forward(self, x: Tensor, window: Window) -> Tensor:
-        (top, bottom), (left, right) = window.margins((x.shape[-2], x.shape[-1]))
+    def forward(self, x: Tensor) -> Tensor:
+        (top, bottom), (left, right) = self.window.margins((x.shape[-2], x.shape[-1]))
         return self.gather(F.pad(x, (left, right, top, bottom)))
 
 
@@ -207,16 +220,16 @@ def average_to_grid(x: Tensor, window: Window) -> Tensor:
 
 def _context(kernel: Dynamic, site: Site) -> nn.Module:
     if kernel.context == "constant":
-        return Learned(site.channels, (1, 1))
+        return Learned(site.channels)
     if kernel.context == "position":
         if site.size is None:
             raise SpecError(
                 "size has None: a kernel with context 'position' learns a table for the grid of its input. "
                 "Build it with size=(rows, columns)."
             )
-        return Learned(site.channels, site.window.output_size(site.size))
+        return LearnedPositions(site.channels, site.window, site.size)
     if kernel.context == "global":
         return GlobalMean()
     if kernel.context == "window":
         return WindowSummary(site.channels, site.window)
-    return Pixel(kernel.downsample)
+    return Pixel(kernel.downsample, site.window)

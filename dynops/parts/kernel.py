@@ -61,15 +61,14 @@ class Kernel(Spec, ABC):
 
 
 class KernelModule(nn.Module, ABC):
-    """What a kernel spec builds: `forward(context, window)` gives the kernel, `b g o i k h w`."""
+    """What a kernel spec builds: `forward(context)` gives the kernel, `b g o i k h w`."""
 
     @abstractmethod
-    def forward(self, context: Tensor, window: Window) -> Tensor:
+    def forward(self, context: Tensor) -> Tensor:
         """Return the kernel on the output's grid; it has size 1 along every axis on which it is constant.
 
         Args:
             context: what the kernel is made from, `b c h w` on the input's grid.
-            window: the window that the kernel weighs.
         """
 
 
@@ -128,7 +127,7 @@ class StaticKernel(KernelModule):
         """Draw the table uniformly within 1 / sqrt(number of summands)."""
         nn.init.uniform_(self.weight, -self.bound, self.bound)
 
-    def forward(self, context: Tensor, window: Window) -> Tensor:
+    def forward(self, context: Tensor) -> Tensor:
         return self.weight[None, ..., None, None]
 
 
@@ -186,8 +185,8 @@ class Combination(KernelModule):
         self.combine = combine
         self.kernels = nn.ModuleList(kernels)
 
-    def forward(self, context: Tensor, window: Window) -> Tensor:
-        return reduce(self.combine, (kernel(context, window) for kernel in self.kernels))
+    def forward(self, context: Tensor) -> Tensor:
+        return reduce(self.combine, (kernel(context) for kernel in self.kernels))
 
 
 @spec
@@ -212,20 +211,21 @@ class Normalised(Kernel):
         return self.kernel.signature
 
     def build(self, site: Site) -> KernelModule:
-        return NormalisedKernel(self.kernel.build(site), self.normaliser)
+        return NormalisedKernel(self.kernel.build(site), self.normaliser, taps=site.window.taps)
 
 
 class NormalisedKernel(KernelModule):
     """A kernel, normalised over its taps."""
 
-    def __init__(self, kernel: KernelModule, normaliser: Normaliser) -> None:
+    def __init__(self, kernel: KernelModule, normaliser: Normaliser, taps: int) -> None:
         super().__init__()
+        self.taps = taps
         self.kernel = kernel
         self.normaliser = normaliser
 
-    def forward(self, context: Tensor, window: Window) -> Tensor:
-        kernel = self.kernel(context, window)
-        return self.normaliser(kernel.expand(*kernel.shape[:4], window.taps, -1, -1))
+    def forward(self, context: Tensor) -> Tensor:
+        kernel = self.kernel(context)
+        return self.normaliser(kernel.expand(*kernel.shape[:4], self.taps, -1, -1))
 
 
 def _check_combined(name: str, kernels: tuple[Kernel, ...]) -> None:

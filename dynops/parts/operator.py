@@ -161,7 +161,7 @@ class LocalOperator(Counted):
             ShapeError: the inputs are not what the operator was built for.
         """
         self._check(x, guide)
-        kernel = self.kernel(x if guide is None else guide, self.window)
+        kernel = self.kernel(x if guide is None else guide)
         y = local_sum(kernel, self.split.split(self.value(x)), self.window)
         # a kernel that is constant along o gives every output of its group the same sum
         y = self.split.merge(y.expand(-1, -1, self.split.o, -1, -1, -1))

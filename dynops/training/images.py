@@ -34,7 +34,7 @@ def kernel_images(network: nn.Module, dataset: Dataset, count: int) -> dict[str,
     kernels: dict[str, list[Any]] = {}
 
     def keep(name: str, layer: LocalOperator, arguments: tuple[Tensor, ...]) -> None:
-        kernel = layer.kernel(arguments[-1], layer.window)  # b g o i k h w
+        kernel = layer.kernel(arguments[-1])  # b g o i k h w
         kernels[name] = _plain(kernel.float().sum((1, 2, 3, 4)).expand(len(inputs), -1, -1))
 
     hooks = [
