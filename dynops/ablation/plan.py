@@ -122,6 +122,8 @@ class Plan(Spec):
     """The factors of the full factorial."""
     seeds: tuple[int, ...]
     """The blocks; each cell runs once with each seed."""
+    first_seeds: tuple[int, ...] = ()
+    """The blocks of the first plan, if more were added to a study that had begun; its verdicts then are exploratory."""
     outcome: str = "accuracy"
     """The metric that is compared."""
     unit: str = "points"

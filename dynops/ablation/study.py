@@ -118,7 +118,7 @@ class Study:
         except Timeout:
             raise StudyError(f"{folder} has a process that works on it: wait for it, or use another folder.") from None
         with held:
-            records = _reconcile(folder, plan)
+            plan, records = _reconcile(folder, plan)
             ledger = Ledger(folder, plan)
             ledger.follow(record for record in records if record.accepted)
             with Progress(plan, records) as progress:
@@ -162,12 +162,12 @@ def run_folder(folder: Path, point: DesignPoint) -> Path:
     return folder / "runs" / cell_name(point.levels) / f"seed={point.seed}"
 
 
-def _reconcile(folder: Path, plan: Plan) -> list[RunRecord]:
-    """Bring `records.jsonl` up to the results on disk, one accepted record a point, and return its records."""
+def _reconcile(folder: Path, plan: Plan) -> tuple[Plan, list[RunRecord]]:
+    """Bring `records.jsonl` up to the results on disk, one accepted record a point; return its plan and records."""
     stored: list[RunRecord] = []
     if (folder / RECORDS).exists():
         before, stored = read_study(folder)
-        _check_same(folder, before, plan)
+        plan = _continued(folder, before, plan)
     elif (folder / "runs").exists():
         raise StudyError(f"{folder} has runs but no {RECORDS}: restore that file, or use another folder.")
     accepted: dict[str, RunRecord] = {}
@@ -183,7 +183,7 @@ def _reconcile(folder: Path, plan: Plan) -> list[RunRecord]:
             accepted[point.id] = _read_result(result, point)
     records = [*failures, *accepted.values()]
     write_study(folder, plan, records)
-    return records
+    return plan, records
 
 
 def _read_result(path: Path, point: DesignPoint) -> RunRecord:
@@ -196,17 +196,20 @@ def _read_result(path: Path, point: DesignPoint) -> RunRecord:
     return record
 
 
-def _check_same(folder: Path, before: Plan, plan: Plan) -> None:
-    added = set(plan.seeds) - set(before.seeds)
-    if replace(before, seeds=plan.seeds) != plan:
-        was, now = before.to_plain(), plan.to_plain()
-        changed = sorted(key for key in was.keys() | now.keys() if was.get(key) != now.get(key) and key != "seeds")
+def _continued(folder: Path, before: Plan, plan: Plan) -> Plan:
+    """Return the plan with which a study goes on: the one it began with, or that one with more seeds."""
+    was, now = before.to_plain(), plan.to_plain()
+    ours = (was.keys() | now.keys()) - {"seeds", "first_seeds"}
+    changed = sorted(key for key in ours if was.get(key) != now.get(key))
+    if changed:
         raise StudyError(
             f"{folder} has study {before.name!r}, asked for is {plan.name!r}; they differ in {', '.join(changed)}: a "
             "folder holds one study with one plan. Use another folder, or the settings that it was started with."
         )
-    if len(before.seeds) + len(added) != len(plan.seeds):
+    if set(before.seeds) - set(plan.seeds):
         raise StudyError(
             f"{folder} has seeds {before.seeds}, asked for are {plan.seeds}: seeds can be added to a study, not "
             "dropped. Ask for those and more, or use another folder."
         )
+    added = set(plan.seeds) - set(before.seeds)
+    return replace(plan, first_seeds=before.first_seeds or (before.seeds if added else ()))

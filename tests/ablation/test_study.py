@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from dynops.ablation import Difference, Factor, Job, Study, read_study
+from dynops.ablation import Difference, Factor, Job, Study, read_study, report
 from dynops.errors import RecordError, SpecError, StudyError
 from dynops.records import RunRecord
 
@@ -120,7 +120,19 @@ def test_seeds_can_be_added(tmp_path: Path) -> None:
     )
     assert seeds == [2] * 4
     assert len(records) == 12
-    assert read_study(tmp_path)[0].seeds == (0, 1, 2)
+    plan, _ = read_study(tmp_path)
+    assert plan.seeds == (0, 1, 2)
+    assert plan.first_seeds == (0, 1)
+    assert "**1 seed was added after the study had begun**: its verdicts are exploratory" in report(tmp_path).text
+    make(record_of, seeds=range(3)).execute(tmp_path)
+    assert read_study(tmp_path)[0] == plan
+
+
+def test_a_study_without_new_seeds_keeps_its_standing(tmp_path: Path) -> None:
+    make(record_of).execute(tmp_path)
+    make(record_of).execute(tmp_path)
+    assert read_study(tmp_path)[0].first_seeds == ()
+    assert "exploratory" not in report(tmp_path).text.split("## Cells")[0]
 
 
 def test_seeds_cannot_be_dropped(tmp_path: Path) -> None:
