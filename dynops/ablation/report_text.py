@@ -87,20 +87,13 @@ def _setup(plan: Plan, records: Sequence[RunRecord], effects: Effects) -> str:
     cells = len(plan.cell_names())
     whole = sum(sum(record.seed == seed for record in results) == cells for seed in plan.seeds)
     factors = "; ".join(f"{factor.name} ({', '.join(factor.levels)})" for factor in plan.factors)
-    added = len(set(plan.seeds) - set(plan.first_seeds)) if plan.first_seeds else 0
     direction = "higher" if plan.higher_is_better else "lower"
     margin = f"; equivalence margin ± {show(plan.margin, plan.unit)}" if plan.margin else "; no equivalence margin"
     versions = _distinct(records, lambda record: ", ".join(f"{name} {each}" for name, each in record.versions.items()))
     lines = [
         f"n = {whole} complete seeds of {len(plan.seeds)} planned, {len(results)} results of "
         f"{cells * len(plan.seeds)} planned runs",
-        *(
-            [
-                f"**{added} {'seed was' if added == 1 else 'seeds were'} added after the study had begun**: its verdicts are exploratory"
-            ]
-            if added
-            else []
-        ),
+        *_addition(plan),
         f"Factors, baseline first: {factors}",
         f"Outcome: {plan.outcome}, {direction} is better, in {unit_name(effects)}{margin}; error level {plan.level:g}",
         f"Budget rule `{plan.budget}`: {BUDGETS[plan.budget]}",
@@ -110,6 +103,14 @@ def _setup(plan: Plan, records: Sequence[RunRecord], effects: Effects) -> str:
         f"Wall time of all runs together: {_duration(sum(record.seconds for record in records))}",
     ]
     return "\n".join(f"- {line}" for line in lines)
+
+
+def _addition(plan: Plan) -> list[str]:
+    if not plan.first_seeds:
+        return []
+    number = len(set(plan.seeds) - set(plan.first_seeds))
+    came = "1 seed was" if number == 1 else f"{number} seeds were"
+    return [f"**{came} added after the study had begun**: its verdicts are exploratory"]
 
 
 def _distinct(records: Sequence[RunRecord], read: Callable[[RunRecord], str]) -> str:
