@@ -43,4 +43,4 @@ def test_kept_results_are_complete_and_say_where_they_come_from(study: str) -> N
 
 
 def test_the_studies_of_the_readme_are_kept() -> None:
-    assert {"which_part-digits", "probes"} <= set(STUDIES)
+    assert {"which_part-digits", "which_part-cifar10-0.1", "probes"} <= set(STUDIES)
