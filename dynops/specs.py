@@ -20,7 +20,7 @@ class Spec:
 
     def __repr__(self) -> str:
         parts = []
-        for each in fields(self):  # type: ignore[arg-type]  # every concrete spec is a dataclass
+        for each in _fields(type(self)):
             value = getattr(self, each.name)
             if not each.kw_only:
                 parts.append(repr(value))
@@ -31,7 +31,7 @@ class Spec:
     def to_plain(self) -> dict[str, Any]:
         """Return the spec as plain data: its class in `type`, and every field that differs from its default."""
         plain: dict[str, Any] = {"type": type(self).__name__}
-        for each in fields(self):  # type: ignore[arg-type]  # every concrete spec is a dataclass
+        for each in _fields(type(self)):
             value = getattr(self, each.name)
             if value != _default(each):
                 plain[each.name] = _to_plain(value)
@@ -106,6 +106,10 @@ def at_least(name: str, value: object, least: int) -> None:
         raise SpecError(f"{name} has {value!r}: must be an integer of at least {least}.")
 
 
+def _fields(cls: type[Spec]) -> "tuple[Field[Any], ...]":
+    return fields(cls)  # type: ignore[arg-type]  # `spec` makes every concrete one a dataclass
+
+
 def _default(each: "Field[Any]") -> Any:
     return each.default_factory() if each.default_factory is not MISSING else each.default
 
@@ -131,7 +135,7 @@ def _from_plain(plain: Any) -> Any:
     if not isinstance(name, str) or name not in _classes:
         raise SpecError(f"plain data has type {name!r}: must be one of {', '.join(sorted(_classes))}.")
     cls = _classes[name]
-    known = {each.name for each in fields(cls)}  # type: ignore[arg-type]  # every concrete spec is a dataclass
+    known = {each.name for each in _fields(cls)}
     unknown = set(plain) - known - {"type"}
     if unknown:
         raise SpecError(f"{name} has {', '.join(sorted(unknown))}: its fields are {', '.join(sorted(known))}.")

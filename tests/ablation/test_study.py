@@ -39,6 +39,14 @@ def failing(cell: str) -> Callable[[Job], RunRecord]:
     return run
 
 
+def noting(jobs: list[Job]) -> Callable[[Job], RunRecord]:
+    def run(job: Job) -> RunRecord:
+        jobs.append(job)
+        return record_of(job)
+
+    return run
+
+
 def test_points_run_block_after_block(tmp_path: Path) -> None:
     records = make(record_of).execute(tmp_path)
     cells = ["static,small", "static,large", "pixel,small", "pixel,large"]
@@ -57,12 +65,7 @@ def test_each_cell_is_the_base_changed_by_its_levels(tmp_path: Path) -> None:
 
 def test_only_the_first_block_keeps_images(tmp_path: Path) -> None:
     jobs: list[Job] = []
-
-    def run(job: Job) -> RunRecord:
-        jobs.append(job)
-        return record_of(job)
-
-    make(run).execute(tmp_path)
+    make(noting(jobs)).execute(tmp_path)
     assert [job.first_block for job in jobs] == [job.seed == 0 for job in jobs]
 
 
@@ -84,15 +87,10 @@ def test_a_failure_keeps_its_traceback_and_the_study_goes_on(tmp_path: Path) -> 
 
 def test_a_failed_point_is_tried_again_by_the_next_start(tmp_path: Path) -> None:
     make(failing("kernel=pixel")).execute(tmp_path)
-    done: list[Path] = []
-
-    def run(job: Job) -> RunRecord:
-        done.append(job.folder)
-        return record_of(job)
-
-    records = make(run).execute(tmp_path)
-    assert len(done) == 4
-    assert all("kernel=pixel" in str(folder) for folder in done)
+    jobs: list[Job] = []
+    records = make(noting(jobs)).execute(tmp_path)
+    assert len(jobs) == 4
+    assert all("kernel=pixel" in str(job.folder) for job in jobs)
     assert sum(record.accepted for record in records) == 8
     assert sum(not record.accepted for record in records) == 4
 
@@ -102,9 +100,9 @@ def test_a_diverged_run_is_a_result(tmp_path: Path) -> None:
         return RunRecord(seed=job.seed, status="diverged", reason="loss was nan", metrics={"accuracy": 0.1})
 
     assert all(record.accepted for record in make(run).execute(tmp_path))
-    calls: list[Job] = []
-    make(lambda job: calls.append(job) or record_of(job)).execute(tmp_path)  # type: ignore[func-returns-value]
-    assert not calls
+    jobs: list[Job] = []
+    make(noting(jobs)).execute(tmp_path)
+    assert not jobs
 
 
 def test_a_record_without_the_outcome_is_a_failure(tmp_path: Path) -> None:
@@ -114,11 +112,9 @@ def test_a_record_without_the_outcome_is_a_failure(tmp_path: Path) -> None:
 
 def test_seeds_can_be_added(tmp_path: Path) -> None:
     make(record_of).execute(tmp_path)
-    seeds: list[int] = []
-    records = make(lambda job: seeds.append(job.seed) or record_of(job), seeds=range(3)).execute(  # type: ignore[func-returns-value]
-        tmp_path
-    )
-    assert seeds == [2] * 4
+    jobs: list[Job] = []
+    records = make(noting(jobs), seeds=range(3)).execute(tmp_path)
+    assert [job.seed for job in jobs] == [2] * 4
     assert len(records) == 12
     plan, _ = read_study(tmp_path)
     assert plan.seeds == (0, 1, 2)
@@ -161,9 +157,9 @@ def test_a_folder_holds_one_study_with_one_plan(tmp_path: Path, changes: dict[st
 def test_a_lost_journal_is_made_anew_from_the_results(tmp_path: Path) -> None:
     records = make(record_of).execute(tmp_path)
     (tmp_path / "journal.log").unlink()
-    calls: list[Job] = []
-    assert make(lambda job: calls.append(job) or record_of(job)).execute(tmp_path) == records  # type: ignore[func-returns-value]
-    assert not calls
+    jobs: list[Job] = []
+    assert make(noting(jobs)).execute(tmp_path) == records
+    assert not jobs
     assert (tmp_path / "journal.log").exists()
 
 
