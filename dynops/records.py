@@ -35,7 +35,7 @@ class RunRecord:
     macs: int = 0
     """Multiply-accumulates of one forward pass over one input."""
     seconds: float = 0.0
-    """Wall time of the run."""
+    """Wall time of the run; of its last part, where it was cut off and went on from a checkpoint."""
     step_milliseconds: float = 0.0
     """Median wall time of one training step."""
     peak_memory: int = 0

@@ -139,7 +139,7 @@ class Study:
         )
         progress.start(point)
         try:
-            record = replace(self.run(job), levels=point.levels)
+            record = replace(self.run(job), levels=point.levels, seed=point.seed)
             if self.outcome not in record.metrics:
                 raise RecordError(
                     f"record has metrics {sorted(record.metrics)}: must hold {self.outcome!r}, the outcome."

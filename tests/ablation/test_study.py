@@ -110,6 +110,16 @@ def test_a_record_without_the_outcome_is_a_failure(tmp_path: Path) -> None:
     assert all("record has metrics ['accuracy']: must hold 'loss', the outcome" in record.reason for record in records)
 
 
+def test_a_record_is_filed_under_the_point_that_was_run(tmp_path: Path) -> None:
+    def run(job: Job) -> RunRecord:
+        return RunRecord(levels={"who": "knows"}, seed=99, status="complete", metrics={"accuracy": 0.5})
+
+    records = make(run).execute(tmp_path)
+    assert [(record.seed, set(record.levels)) for record in records] == [
+        (s, {"kernel", "window"}) for s in [0] * 4 + [1] * 4
+    ]
+
+
 def test_seeds_can_be_added(tmp_path: Path) -> None:
     make(record_of).execute(tmp_path)
     jobs: list[Job] = []
