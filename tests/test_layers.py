@@ -1,8 +1,10 @@
 """The house's plan holds: imports point down only, heavy libraries stay where they belong."""
 
 import ast
+import re
 import subprocess
 import sys
+import tomllib
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -108,6 +110,21 @@ def test_a_library_stays_in_its_layer(library: str) -> None:
 
 def test_the_package_does_not_know_its_studies() -> None:
     assert not [module for module, imported in MODULES.items() if any(i.split(".")[0] == "studies" for i in imported)]
+
+
+def test_operators_and_networks_need_no_extra() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    named = {re.split(r"[\[><=]", each)[0].replace("-", "_") for each in extras["studies"]}
+    heavy = {"scikit_learn": "sklearn"}
+    blocked = sorted(heavy.get(name, name) for name in named - {"filelock"})  # torch needs filelock itself
+    code = (
+        f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n"
+        "import torch; from dynops import zoo; from dynops.nets import KerasINN, ResidualNetwork\n"
+        "network = ResidualNetwork(operators=(zoo.involution(3, 8),), width=8).build((3, 16, 16), 10)\n"
+        "print(tuple(network(torch.zeros(2, 3, 16, 16)).shape))"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, cwd=ROOT)
+    assert run.stdout.strip() == "(2, 10)", run.stderr
 
 
 def test_importing_dynops_stays_light() -> None:

@@ -232,8 +232,8 @@ def test_holm_of_nothing_known_is_nothing_known() -> None:
 def test_seeds_for_is_the_power_of_statsmodels(alternative: str, size: float) -> None:
     values = np.array([-1.0, 0.0, 1.0]) + size
     peer = float(TTestPower().solve_power(size, nobs=None, alpha=LEVEL, power=0.8, alternative=alternative))
-    assert seeds_for(values, LEVEL, alternative) == max(3, int(np.ceil(peer)))  # type: ignore[arg-type]
-    assert seeds_for(-values, LEVEL, alternative) == seeds_for(values, LEVEL, alternative)  # type: ignore[arg-type]
+    assert seeds_for(values, LEVEL, alternative) == max(3, int(np.ceil(peer)))
+    assert seeds_for(-values, LEVEL, alternative) == seeds_for(values, LEVEL, alternative)
 
 
 def test_seeds_for_gives_up_where_the_effect_is_out_of_reach_or_unknown() -> None:

@@ -85,7 +85,7 @@ def test_negative_crop_is_refused() -> None:
 
 def test_flip_that_is_no_truth_value_is_refused() -> None:
     with pytest.raises(SpecError, match=r"^flip has 'left': must be one of False, True\.$"):
-        Augmentation(flip="left")  # type: ignore[arg-type]
+        Augmentation(flip="left")
 
 
 def test_a_single_image_without_batch_axis_is_refused() -> None:

@@ -37,7 +37,7 @@ def contents(old_pickle: Writer, md5: Checksum, monkeypatch: pytest.MonkeyPatch)
         "meta": old_pickle({b"fine_label_names": [b"apple", b"bear", b"cloud"]}),
     }
     checksums = {name: MappingProxyType({name: md5(content)}) for name, content in made.items()}
-    monkeypatch.setattr(Cifar100, "files", replace(Cifar100.files, **checksums))  # type: ignore[arg-type]
+    monkeypatch.setattr(Cifar100, "files", replace(Cifar100.files, **checksums))
     return made
 
 

@@ -6,6 +6,7 @@ import socket
 import tarfile
 from collections.abc import Callable
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_broken_download_leaves_the_old_file(
     error: type[BaseException], server: tuple[str, Path], tmp_path: Path, md5: Checksum, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Breaks(io.BytesIO):
-        headers = {"Content-Length": "4"}  # noqa: RUF012
+        headers = MappingProxyType({"Content-Length": "4"})
 
         def read(self, size: int | None = -1, /) -> bytes:
             if self.tell():
