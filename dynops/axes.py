@@ -4,8 +4,10 @@
     k  tap of a window  o  fan-out of a group
     h  row              i  input of a group, summed over
     w  column           s  share: channels of a group that share one kernel
+    t  frame or slice
 
-C_in = g*i*s and C_out = g*o*s. A kernel has the axes `b g o i k h w`, a value `b g i s h w`, their sum `b g o s h w`.
+C_in = g*i*s and C_out = g*o*s. A kernel has the axes `b g o i k h w`, a value `b g i s h w`, their sum `b g o s h w`;
+the grid is `h w` for images, `w` for sequences, `t h w` for video and volumes.
 """
 
 from collections.abc import Mapping
@@ -14,9 +16,22 @@ from torch import Tensor
 
 from dynops.errors import ShapeError
 
-KERNEL_AXES = "b g o i k h w"
-VALUE_AXES = "b g i s h w"
-SUM_AXES = "b g o s h w"
+GRIDS = {1: "w", 2: "h w", 3: "t h w"}
+
+
+def kernel_axes(dims: int) -> str:
+    """Axes of a kernel on a grid of 1, 2 or 3 dimensions."""
+    return f"b g o i k {GRIDS[dims]}"
+
+
+def value_axes(dims: int) -> str:
+    """Axes of a value."""
+    return f"b g i s {GRIDS[dims]}"
+
+
+def feature_axes(dims: int) -> str:
+    """Axes of features: what goes into an operator and comes out."""
+    return f"b c {GRIDS[dims]}"
 
 
 def bind(

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dynops.errors import SpecError
 from dynops.nets.network import Network, Shape
-from dynops.parts.kernel import Size
+from dynops.ops.window import Size
 from dynops.parts.operator import Operator
 from dynops.specs import at_least, of_kind, spec
 
@@ -52,7 +52,8 @@ class ResidualNetwork(Network):
 
     def build(self, shape: Shape, outputs: int) -> nn.Module:
         operators = self.operators if len(self.operators) > 1 else self.operators * len(self.depths)
-        channels, size = self.width, (shape[1], shape[2])
+        channels = self.width
+        size: Size = shape[1:]
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["stem"], size = _stem(shape[0], channels, size, self.stem_stride)
         for stage, (operator, depth) in enumerate(zip(operators, self.depths, strict=True)):

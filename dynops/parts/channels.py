@@ -124,13 +124,13 @@ class Split:
         return self.g * self.o * self.s
 
     def split(self, x: Tensor) -> Tensor:
-        """Split channels, `b c h w -> b g i s h w`."""
+        """Split channels, `b c h w -> b g i s h w`, on any grid."""
         sizes = {letter: getattr(self, letter) for letter in _letters(self.left)}
-        return rearrange(x, f"b {self.left} h w -> b {_present(self.left, 'gis')} h w", **sizes)
+        return rearrange(x, f"b {self.left} ... -> b {_present(self.left, 'gis')} ...", **sizes)
 
     def merge(self, y: Tensor) -> Tensor:
-        """Merge channels, `b g o s h w -> b c h w`."""
-        return rearrange(y, f"b {_present(self.right, 'gos')} h w -> b {self.right} h w")
+        """Merge channels, `b g o s h w -> b c h w`, on any grid."""
+        return rearrange(y, f"b {_present(self.right, 'gos')} ... -> b {self.right} ...")
 
 
 def _letters(side: str) -> list[str]:

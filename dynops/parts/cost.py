@@ -35,7 +35,7 @@ def macs(module: nn.Module, *shapes: tuple[int, ...]) -> int:
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal counted
-        if isinstance(layer, nn.Conv2d):
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
             counted += output.numel() * layer.weight[0].numel()
         elif isinstance(layer, nn.Linear):
             counted += output.numel() * layer.in_features

@@ -1,13 +1,17 @@
 """Dynamic kernels, phi(context): the context alone decides on which axes the kernel varies, phi stays the same."""
 
+from dataclasses import replace
+
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from dynops.errors import ShapeError, SpecError
-from dynops.ops import Window
-from dynops.parts.kernel import Kernel, KernelModule, Site, Size, check_shared
+from dynops.ops.local_sum import pad
+from dynops.ops.window import Size, Window
+from dynops.parts.grid import AVERAGES, BATCH_NORMS, CONVOLUTIONS
+from dynops.parts.kernel import Kernel, KernelModule, Site, check_shared
 from dynops.specs import Spec, at_least, of_kind, one_of, spec
 
 SIGNATURES = {
@@ -27,6 +31,10 @@ class BatchNorm(Spec):
     """Added to the variance."""
     momentum: float = 0.1
     """Weight of the newest batch in the running statistics."""
+
+    def build(self, channels: int, dims: int) -> nn.Module:
+        """Make the normalisation for a grid."""
+        return HIDDEN_NORMS[dims](channels, self.eps, self.momentum)
 
 
 @spec
@@ -108,16 +116,17 @@ class DynamicKernel(KernelModule):
         hidden = kernel.hidden_channels(site.channels)
         outputs = self.axes["g"] * self.axes["o"] * self.axes["i"] * self.axes["k"]
         self.context = _context(kernel, site)
-        self.reduce = nn.Conv2d(site.channels, hidden, 1, bias=kernel.bias)
-        self.norm = nn.Identity() if kernel.norm is None else HiddenNorm(hidden, kernel.norm.eps, kernel.norm.momentum)
-        self.span = nn.Conv2d(hidden, outputs, 1)
+        convolution = CONVOLUTIONS[site.window.dims]
+        self.reduce = convolution(site.channels, hidden, 1, bias=kernel.bias)
+        self.norm = nn.Identity() if kernel.norm is None else kernel.norm.build(hidden, site.window.dims)
+        self.span = convolution(hidden, outputs, 1)
 
     def forward(self, context: Tensor) -> Tensor:
         kernel = self.span(F.relu(self.norm(self.reduce(self.context(context)))))
-        return rearrange(kernel, f"b ({self.span_axes}) h w -> b g o i k h w", **self.axes)
+        return rearrange(kernel, f"b ({self.span_axes}) ... -> b g o i k ...", **self.axes)
 
 
-class HiddenNorm(nn.BatchNorm2d):
+class HiddenNorm(nn.modules.batchnorm._BatchNorm):
     """Batch normalisation that uses its running statistics where a batch holds one value a channel.
 
     One value has no statistics. A constant context always is one value, so its norm stays the affine map alone.
@@ -129,10 +138,16 @@ class HiddenNorm(nn.BatchNorm2d):
         return super().forward(input)
 
 
+HIDDEN_NORMS = {
+    dims: type(f"HiddenNorm{dims}d", (HiddenNorm, norm), {"__doc__": HiddenNorm.__doc__})
+    for dims, norm in BATCH_NORMS.items()
+}
+
+
 class Learned(nn.Module):
     """A learned vector, the same for all images and pixels."""
 
-    def __init__(self, channels: int, grid: Size = (1, 1)) -> None:
+    def __init__(self, channels: int, grid: Size) -> None:
         super().__init__()
         self.table = nn.Parameter(torch.empty(1, channels, *grid))  # 1 c h w
         self.reset_parameters()
@@ -153,10 +168,10 @@ class LearnedPositions(Learned):
         self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
-        grid = self.window.output_size((x.shape[-2], x.shape[-1]))
-        if self.table.shape[-2:] != grid:
+        grid = self.window.output_size(tuple(x.shape[2:]))
+        if self.table.shape[2:] != grid:
             raise ShapeError(
-                f"x has an output grid of {grid}, kernel has positions for {tuple(self.table.shape[-2:])}: they must "
+                f"x has an output grid of {grid}, kernel has positions for {tuple(self.table.shape[2:])}: they must "
                 "be equal. Build the operator with the size of its input."
             )
         return self.table
@@ -166,7 +181,7 @@ class GlobalMean(nn.Module):
     """The mean of each image's pixels."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return x.mean((2, 3), keepdim=True)
+        return x.mean(tuple(range(2, x.dim())), keepdim=True)
 
 
 class Pixel(nn.Module):
@@ -178,10 +193,10 @@ class Pixel(nn.Module):
         self.window = window
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.window.strides == (1, 1):
+        if set(self.window.strides) == {1}:
             return x
         if self.downsample == "subsample":
-            return x[..., :: self.window.strides[0], :: self.window.strides[1]]
+            return subsample(x, self.window)
         return average_to_grid(x, self.window)
 
 
@@ -191,11 +206,18 @@ class WindowSummary(nn.Module):
     def __init__(self, channels: int, window: Window) -> None:
         super().__init__()
         self.window = window
-        self.gather = nn.Conv2d(channels, channels, window.sizes, window.strides, dilation=window.dilations)
+        convolution = CONVOLUTIONS[window.dims]
+        self.gather = convolution(channels, channels, window.sizes, window.strides, dilation=window.dilations)
 
     def forward(self, x: Tensor) -> Tensor:
-        (top, bottom), (left, right) = self.window.margins((x.shape[-2], x.shape[-1]))
-        return self.gather(F.pad(x, (left, right, top, bottom)))
+        return self.gather(pad(x, self.window))
+
+
+def subsample(x: Tensor, window: Window) -> Tensor:
+    """Keep the first pixel of each stride by stride tile: the one that a window is centred on."""
+    for axis, stride in enumerate(window.strides, start=2):
+        x = x[(slice(None),) * axis + (slice(None, None, stride),)]
+    return x
 
 
 def average_to_grid(x: Tensor, window: Window) -> Tensor:
@@ -203,24 +225,25 @@ def average_to_grid(x: Tensor, window: Window) -> Tensor:
 
     The tiles lie as the window's padding lays windows of the stride's size: from the first pixel for `centre`.
     """
-    size = (x.shape[-2], x.shape[-1])
-    before = (0, 0)
+    size = tuple(x.shape[2:])
+    before = (0,) * window.dims
     if window.padding == "same":
-        tiles = Window(window.strides, stride=window.strides, padding="same")
-        (before_row, _), (before_column, _) = tiles.margins(size)
-        before = (before_row, before_column)
-    rows, columns = window.output_size(size)
-    behind = (rows * window.strides[0] - size[0] - before[0], columns * window.strides[1] - size[1] - before[1])
-    if before == behind == (0, 0):
-        return F.avg_pool2d(x, window.strides)
-    padding = (before[1], behind[1], before[0], behind[0])
-    inside = F.avg_pool2d(F.pad(torch.ones_like(x[:1, :1]), padding), window.strides)
-    return F.avg_pool2d(F.pad(x, padding), window.strides) / inside
+        tiles = replace(window, size=window.strides, dilation=1)
+        before = tuple(margin for margin, _ in tiles.margins(size))
+    grid = window.output_size(size)
+    covered = zip(grid, window.strides, size, before, strict=True)
+    behind = tuple(outputs * stride - length - first for outputs, stride, length, first in covered)
+    average = AVERAGES[window.dims]
+    if not any(before + behind):
+        return average(x, window.strides)
+    padding = [pixels for margin in reversed(tuple(zip(before, behind, strict=True))) for pixels in margin]
+    inside = average(F.pad(torch.ones_like(x[:1, :1]), padding), window.strides)
+    return average(F.pad(x, padding), window.strides) / inside
 
 
 def _context(kernel: Dynamic, site: Site) -> nn.Module:
     if kernel.context == "constant":
-        return Learned(site.channels)
+        return Learned(site.channels, (1,) * site.window.dims)
     if kernel.context == "position":
         if site.size is None:
             raise SpecError(

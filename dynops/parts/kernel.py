@@ -10,10 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dynops.errors import SpecError
-from dynops.ops import Window
+from dynops.ops.window import Size, Window
 from dynops.specs import Spec, of_kind, spec
-
-Size = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +25,7 @@ class Site:
     i: int
     window: Window
     size: Size | None
-    """Rows and columns of the input, where known."""
+    """The input's grid, where known."""
 
     def axes(self, shared: str) -> dict[str, int]:
         """Sizes of the axes `g o i k`, 1 along the shared ones."""
@@ -111,14 +109,15 @@ class Static(Kernel):
         return frozenset()
 
     def build(self, site: Site) -> KernelModule:
-        return StaticKernel(site.axes(self.shared), summands=site.i * site.window.taps)
+        return StaticKernel(site.axes(self.shared), site.i * site.window.taps, site.window.dims)
 
 
 class StaticKernel(KernelModule):
     """A table of weights, started as PyTorch starts a convolution."""
 
-    def __init__(self, axes: dict[str, int], summands: int) -> None:
+    def __init__(self, axes: dict[str, int], summands: int, dims: int) -> None:
         super().__init__()
+        self.dims = dims
         self.bound = summands**-0.5
         self.weight = nn.Parameter(torch.empty(axes["g"], axes["o"], axes["i"], axes["k"]))  # g o i k
         self.reset_parameters()
@@ -128,7 +127,7 @@ class StaticKernel(KernelModule):
         nn.init.uniform_(self.weight, -self.bound, self.bound)
 
     def forward(self, context: Tensor) -> Tensor:
-        return self.weight[None, ..., None, None]
+        return self.weight[(None, ..., *(None,) * self.dims)]
 
 
 @spec
@@ -225,7 +224,7 @@ class NormalisedKernel(KernelModule):
 
     def forward(self, context: Tensor) -> Tensor:
         kernel = self.kernel(context)
-        return self.normaliser(kernel.expand(*kernel.shape[:4], self.taps, -1, -1))
+        return self.normaliser(kernel.expand(*kernel.shape[:4], self.taps, *kernel.shape[5:]))
 
 
 def _check_combined(name: str, kernels: tuple[Kernel, ...]) -> None:

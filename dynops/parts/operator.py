@@ -1,16 +1,19 @@
 """The operator: a kernel, its channels and its window, composed as a value and built as a module."""
 
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor, nn
 
-from dynops.axes import bind
+from dynops.axes import GRIDS, bind, feature_axes
 from dynops.errors import ShapeError
 from dynops.ops import Window, local_sum
+from dynops.ops.window import Size
 from dynops.parts.channels import Channels
 from dynops.parts.cost import Counted, macs, parameters
-from dynops.parts.kernel import Kernel, Site, Size
+from dynops.parts.grid import CONVOLUTIONS
+from dynops.parts.kernel import Kernel, Site
 from dynops.specs import Spec, at_least, of_kind, spec
 
 
@@ -21,9 +24,9 @@ class Project(Spec):
     bias: bool = False
     """Whether it adds a bias."""
 
-    def build(self, channels: int, out_channels: int) -> nn.Module:
-        """Make the convolution."""
-        return nn.Conv2d(channels, out_channels, 1, bias=self.bias)
+    def build(self, channels: int, out_channels: int, dims: int) -> nn.Module:
+        """Make the convolution for a grid."""
+        return CONVOLUTIONS[dims](channels, out_channels, 1, bias=self.bias)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,8 +41,8 @@ class Description:
     """Trainable parameters."""
     macs: int
     """Multiply-accumulates of one image, by the rule of `dynops.parts.cost.macs`."""
-    output: tuple[int, int, int]
-    """Channels, rows and columns of the output."""
+    output: tuple[int, ...]
+    """Channels of the output, and its grid."""
 
 
 @spec
@@ -80,7 +83,7 @@ class Operator(Spec):
             channels: channels of the input.
             out_channels: channels of the output; as many as the input's where the channels' pattern leaves it open.
             guide_channels: channels of a second input that the kernel is made from, in the place of the first.
-            size: rows and columns of the input; only a kernel that learns positions needs it.
+            size: the input's grid, rows and columns; only a kernel that learns positions needs it.
         Raises:
             ShapeError: the width does not divide as the parts need it.
             SpecError: a size is missing or is not a positive number.
@@ -98,25 +101,27 @@ class Operator(Spec):
 
         Args:
             channels: channels of the input.
-            size: rows and columns of the input.
+            size: the input's grid, rows and columns.
             out_channels: channels of the output, as in `build`.
         """
         with torch.device("meta"):
             operator = self.build(channels, out_channels, size=size)
             x = torch.empty(1, channels, *size)
             y, kernel = operator(x, return_kernel=True)
-        letters = zip("bgoikhw", kernel.shape, strict=True)
+        grid = GRIDS[self.window.dims].split()
+        varies = [letter for letter in ("b", *grid) if ("h" if letter in grid else "b") in self.kernel.signature]
+        letters = zip(("b", "g", "o", "i", "k", *grid), kernel.shape, strict=True)
         return Description(
-            signature="{" + ", ".join(sorted(self.kernel.signature)) + "}",
+            signature="{" + ", ".join(varies) + "}",
             kernel=" ".join(f"{letter}={count}" for letter, count in letters),
             parameters=parameters(operator),
             macs=macs(operator, (1, channels, *size)),
-            output=(y.shape[1], y.shape[2], y.shape[3]),
+            output=tuple(y.shape[1:]),
         )
 
 
 class LocalOperator(Counted):
-    """What an `Operator` builds: maps `b c h w` to `b c' h' w'`."""
+    """What an `Operator` builds: maps `b c h w` to `b c' h' w'`; the window's dims say which grid."""
 
     def __init__(
         self, operator: Operator, channels: int, out_channels: int, guide_channels: int | None, size: Size | None
@@ -136,10 +141,10 @@ class LocalOperator(Counted):
             size=size,
         )
         self.kernel = operator.kernel.build(site)
-        self.value = operator.value.build(channels, channels) if operator.value else nn.Identity()
+        self.value = operator.value.build(channels, channels, self.window.dims) if operator.value else nn.Identity()
         summed = self.split.out_channels
         self.bias = nn.Parameter(torch.empty(summed)) if operator.bias else None
-        self.out = operator.out.build(summed, out_channels) if operator.out else nn.Identity()
+        self.out = operator.out.build(summed, out_channels, self.window.dims) if operator.out else nn.Identity()
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -164,26 +169,27 @@ class LocalOperator(Counted):
         kernel = self.kernel(x if guide is None else guide)
         y = local_sum(kernel, self.split.split(self.value(x)), self.window)
         # a kernel that is constant along o gives every output of its group the same sum
-        y = self.split.merge(y.expand(-1, -1, self.split.o, -1, -1, -1))
+        y = self.split.merge(y.expand(-1, -1, self.split.o, *(-1,) * (1 + self.window.dims)))
         if self.bias is not None:
-            y = y + self.bias[:, None, None]
+            y = y + self.bias[(slice(None), *(None,) * self.window.dims)]
         y = self.out(y)
         return (y, kernel) if return_kernel else y
 
     def own_macs(self, x: Tensor) -> int:
         """Count the products of the local sum."""
-        rows, columns = self.window.output_size((x.shape[-2], x.shape[-1]))
-        return x.shape[0] * rows * columns * self.window.taps * self.split.out_channels * self.split.i
+        outputs = prod(self.window.output_size(tuple(x.shape[2:])))
+        return x.shape[0] * outputs * self.window.taps * self.split.out_channels * self.split.i
 
     def extra_repr(self) -> str:
         return f"{self.spec!r}, channels={self.channels}"
 
     def _check(self, x: Tensor, guide: Tensor | None) -> None:
-        sizes = bind("x", x, "b c h w")
+        axes = feature_axes(self.window.dims)
+        sizes = bind("x", x, axes)
         if sizes["c"] != self.channels:
             raise ShapeError(f"x has c={sizes['c']} channels: the operator was built for {self.channels}.")
         if (guide is None) != (self.guide_channels is None):
             came, rule = ("no guide", "needs one") if guide is None else ("a guide", "takes none")
             raise ShapeError(f"call has {came}, operator has guide_channels={self.guide_channels}: it {rule}.")
         if guide is not None and self.guide_channels is not None:
-            bind("guide", guide, "b c h w", sizes | {"c": self.guide_channels})
+            bind("guide", guide, axes, sizes | {"c": self.guide_channels})
