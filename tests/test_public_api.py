@@ -6,7 +6,8 @@ import pytest
 
 NAMES = {
     "dynops": (
-        "BatchNorm Channels Dynamic Kernel Operator Project Static Window local_sum macs parameters softmax zoo"
+        "BatchNorm Channels Dynamic FilterNorm Kernel Operator Project Sigmoid Softmax Static Window filter_norm "
+        "local_sum macs mean_zero parameters sigmoid softmax zoo"
     ),
     "dynops.parts.zoo": "conv2d depthwise shared_depthwise involution involution_keras dynamic_depthwise",
     "dynops.nets": "Bare KerasCNN KerasINN Network ResidualNetwork",

@@ -4,7 +4,18 @@ from dynops.parts import zoo
 from dynops.parts.channels import Channels
 from dynops.parts.cost import macs, parameters
 from dynops.parts.dynamic import BatchNorm, Dynamic
-from dynops.parts.kernel import Kernel, Normaliser, Static, softmax
+from dynops.parts.kernel import Kernel, Static
+from dynops.parts.normalise import (
+    FilterNorm,
+    MeanZero,
+    Normaliser,
+    Sigmoid,
+    Softmax,
+    filter_norm,
+    mean_zero,
+    sigmoid,
+    softmax,
+)
 from dynops.parts.operator import Description, LocalOperator, Operator, Project
 
 __all__ = [
@@ -12,14 +23,21 @@ __all__ = [
     "Channels",
     "Description",
     "Dynamic",
+    "FilterNorm",
     "Kernel",
     "LocalOperator",
+    "MeanZero",
     "Normaliser",
     "Operator",
     "Project",
+    "Sigmoid",
+    "Softmax",
     "Static",
+    "filter_norm",
     "macs",
+    "mean_zero",
     "parameters",
+    "sigmoid",
     "softmax",
     "zoo",
 ]

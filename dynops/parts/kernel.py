@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dynops.errors import SpecError
 from dynops.ops.window import Size, Window
+from dynops.parts.normalise import Normaliser
 from dynops.specs import Spec, of_kind, spec
 
 
@@ -70,36 +71,14 @@ class KernelModule(nn.Module, ABC):
         """
 
 
-class Normaliser(Spec, ABC):
-    """Base of all maps over the taps of a kernel."""
-
-    __slots__ = ()
-
-    @abstractmethod
-    def __call__(self, kernel: Tensor) -> Tensor:
-        """Normalise a kernel `b g o i k h w` over k."""
-
-
-@spec
-class Softmax(Normaliser):
-    """Positive weights that add up to 1 over the taps, those outside the input among them."""
-
-    def __repr__(self) -> str:
-        return "softmax"
-
-    def __call__(self, kernel: Tensor) -> Tensor:
-        return torch.softmax(kernel, dim=4)
-
-
-softmax = Softmax()
-
-
 @spec
 class Static(Kernel):
     """A learned table: the kernel of a convolution, the same for every image and every pixel."""
 
     shared: str = ""
     """Axes among g o i k along which the table is constant."""
+    start: float | None = None
+    """What every weight starts as; None draws them as PyTorch draws a convolution's. A gain starts as 1."""
 
     def __post_init__(self) -> None:
         check_shared(self.shared)
@@ -109,22 +88,27 @@ class Static(Kernel):
         return frozenset()
 
     def build(self, site: Site) -> KernelModule:
-        return StaticKernel(site.axes(self.shared), site.i * site.window.taps, site.window.dims)
+        return StaticKernel(self, site)
 
 
 class StaticKernel(KernelModule):
     """A table of weights, started as PyTorch starts a convolution."""
 
-    def __init__(self, axes: dict[str, int], summands: int, dims: int) -> None:
+    def __init__(self, kernel: Static, site: Site) -> None:
         super().__init__()
-        self.dims = dims
-        self.bound = summands**-0.5
+        self.dims = site.window.dims
+        self.start = kernel.start
+        self.bound = (site.i * site.window.taps) ** -0.5
+        axes = site.axes(kernel.shared)
         self.weight = nn.Parameter(torch.empty(axes["g"], axes["o"], axes["i"], axes["k"]))  # g o i k
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw the table uniformly within 1 / sqrt(number of summands)."""
-        nn.init.uniform_(self.weight, -self.bound, self.bound)
+        """Draw the table uniformly within 1 / sqrt(number of summands), or fill it with its start."""
+        if self.start is None:
+            nn.init.uniform_(self.weight, -self.bound, self.bound)
+        else:
+            nn.init.constant_(self.weight, self.start)
 
     def forward(self, context: Tensor) -> Tensor:
         return self.weight[(None, ..., *(None,) * self.dims)]
@@ -210,21 +194,28 @@ class Normalised(Kernel):
         return self.kernel.signature
 
     def build(self, site: Site) -> KernelModule:
-        return NormalisedKernel(self.kernel.build(site), self.normaliser, taps=site.window.taps)
+        if site.window.taps < self.normaliser.least_taps:
+            raise SpecError(
+                f"window has {site.window.taps} taps, {self.normaliser!r} needs {self.normaliser.least_taps}: "
+                "a smaller window gives it nothing to normalise."
+            )
+        return NormalisedKernel(self.kernel.build(site), self.normaliser, site.window)
 
 
 class NormalisedKernel(KernelModule):
-    """A kernel, normalised over its taps."""
+    """A kernel, normalised over its taps; where the window's border is `mask`, over those inside."""
 
-    def __init__(self, kernel: KernelModule, normaliser: Normaliser, taps: int) -> None:
+    def __init__(self, kernel: KernelModule, normaliser: Normaliser, window: Window) -> None:
         super().__init__()
-        self.taps = taps
+        self.window = window
         self.kernel = kernel
         self.normaliser = normaliser
 
     def forward(self, context: Tensor) -> Tensor:
         kernel = self.kernel(context)
-        return self.normaliser(kernel.expand(*kernel.shape[:4], self.taps, *kernel.shape[5:]))
+        kernel = kernel.expand(*kernel.shape[:4], self.window.taps, *kernel.shape[5:])
+        masked = self.window.border == "mask"
+        return self.normaliser(kernel, self.window.inside(tuple(context.shape[2:]), context.device) if masked else None)
 
 
 def _check_combined(name: str, kernels: tuple[Kernel, ...]) -> None:

@@ -6,7 +6,19 @@ import pytest
 import torch
 from torch import nn
 
-from dynops.parts import BatchNorm, Channels, Dynamic, Kernel, Static, softmax
+from dynops.parts import (
+    BatchNorm,
+    Channels,
+    Dynamic,
+    Kernel,
+    Sigmoid,
+    Softmax,
+    Static,
+    filter_norm,
+    mean_zero,
+    sigmoid,
+    softmax,
+)
 
 KERNELS: dict[str, Kernel] = {
     "static": Static(),
@@ -30,6 +42,11 @@ KERNELS: dict[str, Kernel] = {
     "sum of three": Static() + Dynamic(context="position", reduction=1) + Dynamic(context="global", reduction=1),
     "normalised": Dynamic(context="pixel", reduction=1).then(softmax),
     "normalised sum": (Static() + Dynamic(context="constant", reduction=1)).then(softmax),
+    "softened": Static().then(Softmax(temperature=2.5)),
+    "gated": Dynamic(context="pixel", reduction=1).then(sigmoid),
+    "gated softly": Dynamic(context="global", reduction=1).then(Sigmoid(temperature=3.0)),
+    "filter normalised with gain": Dynamic(context="pixel", reduction=1).then(filter_norm) * Static(start=1.0),
+    "mean zero": Dynamic(context="position", reduction=1).then(mean_zero),
     "sum of normalised": Static() + Dynamic(context="window", hidden=6).then(softmax),
 }
 CHANNELS: dict[str, Channels] = {
