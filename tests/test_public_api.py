@@ -6,10 +6,13 @@ import pytest
 
 NAMES = {
     "dynops": (
-        "BatchNorm Channels Dynamic FilterNorm Kernel Operator Project Sigmoid Softmax Static Window filter_norm "
-        "local_sum macs mean_zero parameters sigmoid softmax zoo"
+        "BatchNorm Channels Dynamic FilterNorm Kernel Operator Positions Project Query QueryKey QueryPosition "
+        "Sigmoid Softmax Static Window filter_norm local_sum macs mean_zero parameters sigmoid softmax zoo"
     ),
-    "dynops.parts.zoo": "conv2d depthwise shared_depthwise involution involution_keras dynamic_depthwise",
+    "dynops.parts.zoo": (
+        "conv2d depthwise shared_depthwise involution involution_keras dynamic_depthwise stand_alone_attention "
+        "neighbourhood_attention"
+    ),
     "dynops.nets": "Bare KerasCNN KerasINN Network ResidualNetwork",
     "dynops.data": (
         "Augmentation Batches Cifar10 Cifar100 Data Dataset Digits Examples FashionMnist ImageData Mnist "

@@ -95,7 +95,7 @@ BACKENDS = {"reference": reference, "eager": eager}
 
 def _shift_and_accumulate(kernel: Tensor, value: Tensor, window: Window) -> Tensor:
     total = None
-    for weight, shifted in zip(kernel.unbind(4), _shifts(value, window), strict=True):
+    for weight, shifted in zip(kernel.unbind(4), shifts(value, window), strict=True):
         if kernel.shape[3] == 1:
             # the axes i of the weight and s of the value stand in one place, as do o and i: plain broadcasting
             total = weight * shifted if total is None else torch.addcmul(total, weight, shifted)
@@ -107,7 +107,7 @@ def _shift_and_accumulate(kernel: Tensor, value: Tensor, window: Window) -> Tens
     return total
 
 
-def _shifts(value: Tensor, window: Window) -> Iterator[Tensor]:
+def shifts(value: Tensor, window: Window) -> Iterator[Tensor]:
     """What each tap sees, `b g i s h w` on the output's grid."""
     size = _grid(value, window)
     if window.border == "shift":

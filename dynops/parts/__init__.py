@@ -17,6 +17,7 @@ from dynops.parts.normalise import (
     softmax,
 )
 from dynops.parts.operator import Description, LocalOperator, Operator, Project
+from dynops.parts.query import Positions, Query, QueryKey, QueryPosition
 
 __all__ = [
     "BatchNorm",
@@ -29,7 +30,11 @@ __all__ = [
     "MeanZero",
     "Normaliser",
     "Operator",
+    "Positions",
     "Project",
+    "Query",
+    "QueryKey",
+    "QueryPosition",
     "Sigmoid",
     "Softmax",
     "Static",

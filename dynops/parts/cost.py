@@ -23,15 +23,15 @@ def parameters(module: nn.Module) -> int:
 def macs(module: nn.Module, *shapes: tuple[int, ...]) -> int:
     """Count the multiply-accumulates of one call, without computing anything.
 
-    Rule: one for each product of a weight and a feature in a convolution, a linear layer and a local sum. Biases,
-    normalisations, activations, poolings and the algebra of kernels count nothing.
+    Rule: one for each product of a weight and a feature in a convolution, a linear layer and a local sum, and of a
+    query and a key or position. Biases, normalisations, activations, poolings and the algebra of kernels count nothing.
 
     Args:
         module: networks and operators alike.
         shapes: the shape of each input.
     """
     counted = 0
-    dry = copy.deepcopy(module).to("meta").eval()
+    dry = copy.deepcopy(module).to("meta").float().eval()
 
     def count(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         nonlocal counted

@@ -4,7 +4,9 @@ from dynops.ops import Window
 from dynops.parts.channels import Channels
 from dynops.parts.dynamic import BatchNorm, Dynamic
 from dynops.parts.kernel import Static
-from dynops.parts.operator import Operator
+from dynops.parts.normalise import softmax
+from dynops.parts.operator import Operator, Project
+from dynops.parts.query import Positions, Query, QueryKey
 
 
 def conv2d(kernel_size: int = 3, stride: int = 1, dilation: int = 1, groups: int = 1, bias: bool = False) -> Operator:
@@ -74,6 +76,36 @@ def dynamic_depthwise(kernel_size: int = 7, reduction: int = 4, stride: int = 1,
         kernel=Dynamic(context=context, reduction=reduction),
         channels=Channels("g"),
         window=Window(kernel_size, stride=stride),
+    )
+
+
+def stand_alone_attention(kernel_size: int = 7, heads: int = 8, stride: int = 1) -> Operator:
+    """Return SASA: attention to the window, `q.k + q.r` with row and column halves; 3C^2 + KC parameters.
+
+    Outside the input, keys and values are zero, so a border pixel's softmax gives weight to what is not there.
+
+    Source: Ramachandran et al., Stand-Alone Self-Attention in Vision Models, NeurIPS 2019, eq. 3.
+    """
+    return Operator(
+        kernel=QueryKey(scaled=False, positions=Positions(layout="halves")).then(softmax),
+        channels=Channels("(g s)", g=heads),
+        window=Window(kernel_size, stride=stride),
+        value=Project(),
+    )
+
+
+def neighbourhood_attention(kernel_size: int = 7, heads: int = 4, dilation: int = 1) -> Operator:
+    """Return NAT's attention to the nearest K^2 pixels, all inside the input; 4C^2 + 4C parameters.
+
+    Source: Hassani et al., Neighborhood Attention Transformer, CVPR 2023; dilated: Hassani and Shi, 2022.
+    Deviates: without the first version's bias for relative positions, as the authors' library today.
+    """
+    return Operator(
+        kernel=QueryKey(query=Query(bias=True)).then(softmax),
+        channels=Channels("(g s)", g=heads),
+        window=Window(kernel_size, dilation=dilation, border="shift"),
+        value=Project(bias=True),
+        out=Project(bias=True),
     )
 
 

@@ -11,6 +11,10 @@ from dynops.parts import (
     Channels,
     Dynamic,
     Kernel,
+    Positions,
+    Query,
+    QueryKey,
+    QueryPosition,
     Sigmoid,
     Softmax,
     Static,
@@ -47,6 +51,16 @@ KERNELS: dict[str, Kernel] = {
     "gated softly": Dynamic(context="global", reduction=1).then(Sigmoid(temperature=3.0)),
     "filter normalised with gain": Dynamic(context="pixel", reduction=1).then(filter_norm) * Static(start=1.0),
     "mean zero": Dynamic(context="position", reduction=1).then(mean_zero),
+    "query and key": QueryKey(query=Query(dim=4)),
+    "query, key and positions": QueryKey(query=Query(dim=4, bias=True), positions=Positions(layout="halves")),
+    "query minus key": QueryKey(relation="subtraction", query=Query(dim=3, shared="g")),
+    "query far from key": QueryKey(relation="squared_distance", query=Query(dim=3, shared="o")).then(softmax),
+    "query and position": QueryPosition(query=Query(dim=4), positions=Positions(layout="sum", shared=True)),
+    "query and position of involution": QueryPosition(
+        query=Query(dim=4, shared="g o", norm=BatchNorm(), relu=True, downsample="average")
+    )
+    + Static(),
+    "attention": (QueryKey(query=Query(dim=4)) + QueryPosition(query=Query(dim=2))).then(softmax),
     "sum of normalised": Static() + Dynamic(context="window", hidden=6).then(softmax),
 }
 CHANNELS: dict[str, Channels] = {

@@ -11,7 +11,19 @@ from torch import Tensor, nn
 
 import dynops
 from dynops.ops import Window, local_sum
-from dynops.parts import BatchNorm, Channels, Dynamic, Kernel, LocalOperator, Operator, Static, parameters, softmax
+from dynops.parts import (
+    BatchNorm,
+    Channels,
+    Dynamic,
+    Kernel,
+    LocalOperator,
+    Operator,
+    QueryKey,
+    QueryPosition,
+    Static,
+    parameters,
+    softmax,
+)
 from dynops.parts.kernel import Normalised, Product, Sum
 from dynops.specs import Spec
 
@@ -44,16 +56,32 @@ def features(batch: int = 3, seed: int = 0) -> Tensor:
 
 
 def parts_of(kernel: Kernel) -> tuple[Kernel, ...]:
-    """The static and dynamic kernels that a kernel is made of."""
+    """The kernels that a kernel is combined from."""
     if isinstance(kernel, Normalised):
         return parts_of(kernel.kernel)
     inner = kernel.terms if isinstance(kernel, Sum) else kernel.factors if isinstance(kernel, Product) else None
     return (kernel,) if inner is None else sum((parts_of(each) for each in inner), ())
 
 
-def table_axes(kernel: Static | Dynamic, channels: Channels) -> dict[str, int]:
+def table_axes(kernel: Kernel, channels: Channels) -> dict[str, int]:
     sizes = {letter: LETTERS[channels.pattern][letter] for letter in "goi"} | {"k": 15}
-    return {letter: 1 if letter in kernel.shared else size for letter, size in sizes.items()}
+    shared = kernel.shared if isinstance(kernel, Static | Dynamic) else "i"
+    if isinstance(kernel, QueryPosition):
+        shared += "o" if "o" in kernel.query.shared else ""
+        shared += "g" if "g" in kernel.query.shared and kernel.positions.shared else ""
+    return {letter: 1 if letter in shared else size for letter, size in sizes.items()}
+
+
+def query_formula(kernel: QueryKey | QueryPosition, channels: Channels) -> tuple[int, int, int]:
+    """Outputs of the query's map, outputs of the key's, and parameters of the positions."""
+    query, letters = kernel.query, LETTERS[channels.pattern]
+    queries = prod(1 if letter in query.shared else letters[letter] for letter in "go") * query.dim
+    keys = letters["g"] * query.dim if isinstance(kernel, QueryKey) else 0
+    positions = 0
+    if kernel.positions:
+        one = {"table": 15, "halves": (3 + 5) / 2, "sum": 3 + 5}[kernel.positions.layout]
+        positions = int(query.dim * one) * (1 if kernel.positions.shared else letters["g"])
+    return queries, keys, positions
 
 
 def axes(kernel: Kernel, channels: Channels) -> list[int]:
@@ -62,7 +90,7 @@ def axes(kernel: Kernel, channels: Channels) -> list[int]:
     grid = {"b": 3, "h": GRID[0], "w": GRID[1]}
     shapes = []
     for part in parts_of(kernel):
-        varies = wide[part.context] if isinstance(part, Dynamic) else ""
+        varies = wide[part.context] if isinstance(part, Dynamic) else "".join(part.signature)
         sizes = table_axes(part, channels) | {a: size if a in varies else 1 for a, size in grid.items()}
         shapes.append([sizes[letter] for letter in "bgoikhw"])
     return [max(sizes) for sizes in zip(*shapes, strict=True)]
@@ -75,6 +103,10 @@ def parameter_formula(kernel: Kernel, channels: Channels) -> int:
         if isinstance(part, Static):
             total += outputs
             continue
+        if isinstance(part, QueryKey | QueryPosition):
+            queries, keys, positions = query_formula(part, channels)
+            total += (WIDTH + part.query.bias) * (queries + keys) + positions + (2 * queries if part.query.norm else 0)
+            continue
         hidden = part.hidden or WIDTH // part.reduction
         context = {"constant": WIDTH, "position": WIDTH * 5 * 3, "window": WIDTH * WIDTH * 15 + WIDTH}
         reduce = WIDTH * hidden + (hidden if part.bias else 0) + (2 * hidden if part.norm else 0)
@@ -86,6 +118,10 @@ def mac_formula(kernel: Kernel, channels: Channels) -> int:
     g, o, i, s = LETTERS[channels.pattern].values()
     total = 5 * 3 * 15 * g * o * i * s
     for part in parts_of(kernel):
+        if isinstance(part, QueryKey | QueryPosition):
+            queries, keys, _ = query_formula(part, channels)
+            scores = prod(table_axes(part, channels).values()) * part.query.dim
+            total += 5 * 3 * (WIDTH * queries + scores) + 5 * 6 * WIDTH * keys
         if isinstance(part, Dynamic):
             hidden = part.hidden or WIDTH // part.reduction
             pixels = 1 if part.context in ("constant", "global") else 5 * 3
