@@ -6,8 +6,9 @@ import pytest
 
 NAMES = {
     "dynops": (
-        "BatchNorm Channels Dynamic FilterNorm Kernel Operator Positions Project Query QueryKey QueryPosition "
-        "Sigmoid Softmax Static Window filter_norm local_sum macs mean_zero parameters sigmoid softmax zoo"
+        "BatchNorm Channels Dynamic FilterNorm Gaussian Kernel Mixture Operator Positions Project Query QueryKey "
+        "QueryPosition Sigmoid Softmax Static Window filter_norm local_sum macs mean_zero parameters sigmoid softmax "
+        "zoo"
     ),
     "dynops.parts.zoo": (
         "conv2d depthwise shared_depthwise involution involution_keras dynamic_depthwise stand_alone_attention "

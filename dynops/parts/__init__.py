@@ -4,7 +4,9 @@ from dynops.parts import zoo
 from dynops.parts.channels import Channels
 from dynops.parts.cost import macs, parameters
 from dynops.parts.dynamic import BatchNorm, Dynamic
+from dynops.parts.gaussian import Gaussian
 from dynops.parts.kernel import Kernel, Static
+from dynops.parts.mixture import Mixture
 from dynops.parts.normalise import (
     FilterNorm,
     MeanZero,
@@ -25,9 +27,11 @@ __all__ = [
     "Description",
     "Dynamic",
     "FilterNorm",
+    "Gaussian",
     "Kernel",
     "LocalOperator",
     "MeanZero",
+    "Mixture",
     "Normaliser",
     "Operator",
     "Positions",

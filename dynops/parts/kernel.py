@@ -27,10 +27,22 @@ class Site:
     window: Window
     size: Size | None
     """The input's grid, where known."""
+    experts: int | None = None
+    """Number of experts that a router weighs; its weights stand in the place of taps."""
+
+    @property
+    def taps(self) -> int:
+        """Size of the axis k."""
+        return self.experts or self.window.taps
+
+    def check_taps(self, kernel: "Kernel") -> None:
+        """Raise a SpecError where a kernel that needs the window's taps would be a router."""
+        if self.experts:
+            raise SpecError(f"router has {kernel!r}: it weighs taps, not experts. Use a Static or Dynamic kernel.")
 
     def axes(self, shared: str) -> dict[str, int]:
         """Sizes of the axes `g o i k`, 1 along the shared ones."""
-        sizes = {"g": self.g, "o": self.o, "i": self.i, "k": self.window.taps}
+        sizes = {"g": self.g, "o": self.o, "i": self.i, "k": self.taps}
         return {letter: 1 if letter in shared else size for letter, size in sizes.items()}
 
 
@@ -98,7 +110,7 @@ class StaticKernel(KernelModule):
         super().__init__()
         self.dims = site.window.dims
         self.start = kernel.start
-        self.bound = (site.i * site.window.taps) ** -0.5
+        self.bound = (site.i * site.taps) ** -0.5
         axes = site.axes(kernel.shared)
         self.weight = nn.Parameter(torch.empty(axes["g"], axes["o"], axes["i"], axes["k"]))  # g o i k
         self.reset_parameters()
@@ -194,28 +206,29 @@ class Normalised(Kernel):
         return self.kernel.signature
 
     def build(self, site: Site) -> KernelModule:
-        if site.window.taps < self.normaliser.least_taps:
+        if site.taps < self.normaliser.least_taps:
             raise SpecError(
-                f"window has {site.window.taps} taps, {self.normaliser!r} needs {self.normaliser.least_taps}: "
+                f"window has {site.taps} taps, {self.normaliser!r} needs {self.normaliser.least_taps}: "
                 "a smaller window gives it nothing to normalise."
             )
-        return NormalisedKernel(self.kernel.build(site), self.normaliser, site.window)
+        return NormalisedKernel(self.kernel.build(site), self.normaliser, site)
 
 
 class NormalisedKernel(KernelModule):
     """A kernel, normalised over its taps; where the window's border is `mask`, over those inside."""
 
-    def __init__(self, kernel: KernelModule, normaliser: Normaliser, window: Window) -> None:
+    def __init__(self, kernel: KernelModule, normaliser: Normaliser, site: Site) -> None:
         super().__init__()
-        self.window = window
+        self.window, self.taps = site.window, site.taps
+        self.masked = site.window.border == "mask" and not site.experts
         self.kernel = kernel
         self.normaliser = normaliser
 
     def forward(self, context: Tensor) -> Tensor:
         kernel = self.kernel(context)
-        kernel = kernel.expand(*kernel.shape[:4], self.window.taps, *kernel.shape[5:])
-        masked = self.window.border == "mask"
-        return self.normaliser(kernel, self.window.inside(tuple(context.shape[2:]), context.device) if masked else None)
+        kernel = kernel.expand(*kernel.shape[:4], self.taps, *kernel.shape[5:])
+        inside = self.window.inside(tuple(context.shape[2:]), context.device) if self.masked else None
+        return self.normaliser(kernel, inside)
 
 
 def _check_combined(name: str, kernels: tuple[Kernel, ...]) -> None:

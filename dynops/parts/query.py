@@ -103,6 +103,7 @@ class QueryKey(Kernel):
         return frozenset("bhw")
 
     def build(self, site: Site) -> KernelModule:
+        site.check_taps(self)
         return QueryKeyKernel(self, site)
 
 
@@ -128,6 +129,7 @@ class QueryPosition(Kernel):
         return frozenset("bhw")
 
     def build(self, site: Site) -> KernelModule:
+        site.check_taps(self)
         return QueryPositionKernel(self, site)
 
 
