@@ -10,7 +10,9 @@ from dynops.parts import (
     BatchNorm,
     Channels,
     Dynamic,
+    Gaussian,
     Kernel,
+    Mixture,
     Positions,
     Query,
     QueryKey,
@@ -61,6 +63,16 @@ KERNELS: dict[str, Kernel] = {
     )
     + Static(),
     "attention": (QueryKey(query=Query(dim=4)) + QueryPosition(query=Query(dim=2))).then(softmax),
+    "gaussian": Gaussian(),
+    "guided static": Gaussian() * Static(),
+    "mixture by pixel": Mixture(
+        experts=(Static(), Static(shared="g"), Static(shared="o")),
+        router=Dynamic(context="pixel", hidden=5).then(softmax),
+    ),
+    "mixture by image": Mixture(
+        experts=(Static(), Dynamic(context="global", hidden=4)),
+        router=Dynamic(context="global", hidden=5).then(sigmoid),
+    ),
     "sum of normalised": Static() + Dynamic(context="window", hidden=6).then(softmax),
 }
 CHANNELS: dict[str, Channels] = {
