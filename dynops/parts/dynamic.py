@@ -254,5 +254,10 @@ def _context(kernel: Dynamic, site: Site) -> nn.Module:
     if kernel.context == "global":
         return GlobalMean()
     if kernel.context == "window":
+        if site.window.border == "shift":
+            raise SpecError(
+                "context has 'window', border has 'shift': a convolution cannot move its window inside. "
+                "Use border='mask'."
+            )
         return WindowSummary(site.channels, site.window)
     return Pixel(kernel.downsample, site.window)

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dynops.errors import SpecError
 from dynops.ops import Window
 from dynops.parts import Channels, Dynamic, Kernel, Operator, Project, Static, parameters
 
@@ -55,3 +56,16 @@ def test_description_names_the_axes_of_the_grid(dims: int, size: tuple[int, ...]
     assert found.parameters == parameters(spec.build(8))
     y = spec.build(8)(torch.randn(2, 8, *size))
     assert y.shape == (2, *found.output)
+
+
+@pytest.mark.parametrize("border", ["mask", "reflect", "replicate", "circular"])
+def test_window_context_continues_the_input_as_the_border_says(border: str) -> None:
+    layer = operator(KERNELS["window"], Window(3, border=border)).build(8)
+    assert layer(torch.randn(2, 8, 5, 6)).shape == (2, 8, 5, 6)
+
+
+def test_window_context_cannot_shift_its_window() -> None:
+    with pytest.raises(
+        SpecError, match=r"^context has 'window', border has 'shift': a convolution cannot move its win"
+    ):
+        operator(KERNELS["window"], Window(3, border="shift")).build(8)
