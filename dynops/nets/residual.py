@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dynops.errors import SpecError
 from dynops.nets.network import Network, Shape
-from dynops.ops.window import Size
+from dynops.ops.geometry import Size
 from dynops.parts.operator import Operator
 from dynops.specs import at_least, of_kind, spec
 

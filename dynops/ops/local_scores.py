@@ -1,13 +1,15 @@
 """Scores of queries against the keys in their windows."""
 
 from collections.abc import Callable
+from math import prod
 
 import torch
 from torch import Tensor
 
 from dynops.axes import GRIDS, bind
-from dynops.ops.local_sum import shifts
-from dynops.ops.window import Window
+from dynops.ops.blocks import Common
+from dynops.ops.geometry import Geometry, Size
+from dynops.ops.taps import from_tiles, grid_of, shifts, tiles, to_tiles
 from dynops.specs import one_of
 
 
@@ -31,11 +33,11 @@ RELATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def local_scores(
-    query: Tensor, key: Tensor, window: Window, *, relation: str = "dot", positions: Tensor | None = None
+    query: Tensor, key: Tensor, window: Geometry, *, relation: str = "dot", positions: Tensor | None = None
 ) -> Tensor:
     """Score each pixel's query against the keys in its window.
 
-    score[b,g,o,k,p] = relation(query[b,g,o,:,p], key[b,g,:,window(p,k)] + positions[g,:,k])
+    score[b,g,o,k,p] = relation(query[b,g,o,:,p], key[b,g,:,window(p,k)] + positions[g,:,place(p,k)])
 
     Args:
         query: `b g o d h w` on the output's grid.
@@ -43,7 +45,8 @@ def local_scores(
         window: which keys are seen.
         relation: `dot`, sum over d of q k; `subtraction`, minus the sum of |q - k|; `squared_distance`, minus the sum
             of (q - k)^2.
-        positions: what is added to the key of each tap, `g d k`, g of size 1 where it is shared.
+        positions: what is added to the key at each relative place, `g d r`, as many as the window reaches (the taps of
+            a sliding one); g of size 1 where it is shared.
     Returns:
         Scores, `b g o k h w`.
     Raises:
@@ -53,16 +56,44 @@ def local_scores(
     one_of("relation", relation, tuple(RELATIONS))
     grid = GRIDS[window.dims]
     sizes = bind("key", key, f"b g d {grid}")
-    size = tuple(key.shape[3:])
+    size = grid_of(key, window)
     window.check(size)
     sizes |= dict(zip(grid.split(), window.output_size(size), strict=True))
     bind("query", query, f"b g o d {grid}", sizes)
     if positions is not None:
-        bind("positions", positions, "g d k", sizes | {"k": window.taps}, ones=True)
+        bind("positions", positions, "g d r", sizes | {"r": prod(window.reaches(size))}, ones=True)
+    if relation == "dot" and isinstance(window, Common):
+        cut = torch.einsum("bgodtq,bgdkt->bgoktq", to_tiles(query, window, size), tiles(key, window))
+        dots = from_tiles(cut, window, size)
+        return dots if positions is None else dots + local_products(query, positions, window, size)
+    places = None if positions is None or window.fixed else window.offsets(size, key.device)
     scores = []
-    for tap, shifted in enumerate(shifts(key[:, :, None], window)):
-        seen = shifted[:, :, 0]
+    for tap, shifted in enumerate(shifts(key, window)):
+        seen = shifted
         if positions is not None:
-            seen = seen + positions[(None, slice(None), slice(None), tap, *(None,) * window.dims)]
+            near = (..., tap, *(None,) * window.dims) if places is None else (..., places[tap])
+            seen = seen + positions[None][near]
         scores.append(RELATIONS[relation](query, seen))
     return torch.stack(scores, dim=3)
+
+
+def local_products(query: Tensor, positions: Tensor, window: Geometry, size: Size) -> Tensor:
+    """Multiply each pixel's query with the positions of its taps.
+
+    product[b,g,o,k,p] = query[b,g,o,:,p] . positions[g,:,place(p,k)]
+
+    Args:
+        query: `b g o d h w` on the output's grid, g of size 1 where it is shared.
+        positions: `g d r`, as many as the window reaches, g of size 1 where they are shared.
+        window: whose taps they are.
+        size: the input's grid.
+    Returns:
+        Products, `b g o k h w`.
+    """
+    groups = max(query.shape[1], positions.shape[0])
+    query = query.expand(-1, groups, *(-1,) * (query.dim() - 2))
+    products = torch.einsum("bgod...,gdr->bgor...", query, positions.expand(groups, -1, -1))
+    if window.fixed:
+        return products
+    places = window.offsets(size, query.device)
+    return products.gather(3, places.expand(*products.shape[:3], *places.shape))

@@ -8,8 +8,9 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dynops.errors import ShapeError, SpecError
-from dynops.ops.local_sum import pad
-from dynops.ops.window import Size, Window
+from dynops.ops.geometry import Size
+from dynops.ops.taps import pad
+from dynops.ops.window import Window
 from dynops.parts.grid import AVERAGES, BATCH_NORMS, CONVOLUTIONS
 from dynops.parts.kernel import Kernel, KernelModule, Site, check_shared
 from dynops.specs import Spec, at_least, of_kind, one_of, spec

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dynops.errors import SpecError
-from dynops.ops.window import Size, Window
+from dynops.ops.geometry import Size
+from dynops.ops.window import Window
 from dynops.parts.normalise import Normaliser
 from dynops.specs import Spec, of_kind, spec
 

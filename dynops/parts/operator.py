@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from dynops.axes import GRIDS, bind, feature_axes
 from dynops.errors import ShapeError
 from dynops.ops import Window, local_sum
-from dynops.ops.window import Size
+from dynops.ops.geometry import Size
 from dynops.parts.channels import Channels
 from dynops.parts.cost import Counted, macs, parameters
 from dynops.parts.grid import CONVOLUTIONS

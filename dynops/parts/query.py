@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dynops.errors import ShapeError, SpecError
+from dynops.ops.geometry import Size
 from dynops.ops.local_scores import RELATIONS, local_scores
-from dynops.ops.window import Size
 from dynops.parts.cost import Counted
 from dynops.parts.dynamic import BatchNorm, Pixel
 from dynops.parts.grid import CONVOLUTIONS

@@ -77,7 +77,7 @@ def test_window_goes_through_json_and_prints_as_its_python(window: Window) -> No
         (3, {"stride": 0}, r"^stride has 0: must be an integer of at least 1\.$"),
         (3, {"stride": (2,)}, r"^stride has \(2,\), dims has 2: must be an integer or hold one for each dimension\.$"),
         (3, {"dilation": 0}, r"^dilation has 0: must be an integer of at least 1\.$"),
-        (3, {"padding": "valid"}, r"^padding has 'valid': must be one of 'centre', 'same'\.$"),
+        (3, {"padding": "valid"}, r"^padding has 'valid': must be one of 'centre', 'same', 'causal'\.$"),
     ],
 )
 def test_window_says_which_field_is_wrong(size: object, fields: dict[str, object], message: str) -> None:
