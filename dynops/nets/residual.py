@@ -1,7 +1,6 @@
 """A small residual network with an operator slot in each stage, for images of 8 to 224 pixels and more."""
 
 from collections import OrderedDict
-from dataclasses import replace
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -71,9 +70,8 @@ class Bottleneck(nn.Module):
 
     def __init__(self, operator: Operator, channels: int, width: int, stride: int, size: Size) -> None:
         super().__init__()
-        strided = replace(operator, window=replace(operator.window, stride=stride))
         self.enter = _convolution(channels, width)
-        self.operator = strided.build(width, width, size=size)
+        self.operator = operator.strided(stride).build(width, width, size=size)
         self.norm = nn.BatchNorm2d(width)
         self.leave = nn.Conv2d(width, width, 1, bias=False)
         self.leave_norm = ZeroNorm(width)

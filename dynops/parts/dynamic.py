@@ -1,264 +1,331 @@
-"""Dynamic kernels, phi(context): the context alone decides on which axes the kernel varies, phi stays the same."""
+"""Generated kernels, phi(context): the context alone decides on which axes the kernel varies, phi stays the same."""
 
-from dataclasses import replace
+from math import prod
 
-import torch
-import torch.nn.functional as F
 from einops import rearrange
 from torch import Tensor, nn
 
 from dynops.errors import ShapeError, SpecError
-from dynops.ops.geometry import Size
 from dynops.ops.taps import pad
-from dynops.ops.window import Window
-from dynops.parts.grid import AVERAGES, BATCH_NORMS, CONVOLUTIONS
-from dynops.parts.kernel import Kernel, KernelModule, Site, check_shared
-from dynops.specs import Spec, at_least, of_kind, one_of, spec
+from dynops.parts import context as contexts
+from dynops.parts.context import Context, Source
+from dynops.parts.grid import CONVOLUTIONS
+from dynops.parts.kernel import Kernel, KernelModule, check_shared
+from dynops.parts.norm import ACTIVATIONS, BatchNorm
+from dynops.parts.site import Site
+from dynops.specs import at_least, of_kind, one_of, spec
 
-SIGNATURES = {
-    "constant": frozenset(""),
-    "position": frozenset("hw"),
-    "global": frozenset("b"),
-    "pixel": frozenset("bhw"),
-    "window": frozenset("bhw"),
-}
+DOWNSAMPLES = ("average", "subsample")
 
 
 @spec
-class BatchNorm(Spec):
-    """Batch normalisation inside phi."""
+class Hidden(Context):
+    """Hidden channels of another context: `activation(norm(W0 context[b,:,p]))`, the first half of phi.
 
-    eps: float = 1e-5
-    """Added to the variance."""
-    momentum: float = 0.1
-    """Weight of the newest batch in the running statistics."""
+    As the context of an operator it is computed once for all its kernels.
+    """
 
-    def build(self, channels: int, dims: int) -> nn.Module:
-        """Make the normalisation for a grid."""
-        return HIDDEN_NORMS[dims](channels, self.eps, self.momentum)
+    context: Source
+    """What they are made from, as in `Dynamic`."""
+    reduction: int | None = None
+    """Channels of the context for each hidden channel; 4 where neither this nor `hidden` is given."""
+    hidden: int | None = None
+    """Number of hidden channels, in the place of a reduction."""
+    least: int | None = None
+    """Smallest number of hidden channels that a reduction leaves; where given, it need not divide but is rounded."""
+    apart: bool = False
+    """Whether `hidden` is the number for each kernel g and fan-out o."""
+    norm: BatchNorm | None = BatchNorm()
+    """Normalisation of the hidden channels."""
+    bias: bool = False
+    """Whether W0 has a bias."""
+    activation: str = "relu"
+    """One of the keys of `ACTIVATIONS`."""
+    downsample: str = "average"
+    """How a pixel reaches the grid of a strided output: `average` pooling, or `subsample`."""
+
+    def __post_init__(self) -> None:
+        _check_phi(self)
+        if self.apart and self.hidden is None:
+            raise SpecError("apart has True, hidden has None: give the number of channels for each kernel.")
+
+    @property
+    def signature(self) -> frozenset[str]:
+        return contexts.signature(self.context)
+
+    def width(self, site: Site) -> int:
+        return hidden_channels(self, contexts.width(self.context, site)) * (site.g * site.o if self.apart else 1)
+
+    def build(self, site: Site) -> nn.Module:
+        return HiddenFeatures(self, site, self.width(site))
+
+
+@spec
+class Linear(Kernel):
+    """A kernel that is a linear map of its context: `K[b,:,p] = W context[b,:,p] + b`.
+
+    Source: Wu et al., Pay Less Attention, ICLR 2019, eq. 5 (one pixel's kernel); Yang et al., CondConv, NeurIPS 2019
+        (as a router).
+    """
+
+    context: Source
+    """What the kernel is made from, as in `Dynamic`."""
+    bias: bool = True
+    """Whether the map has a bias."""
+    reach: int | str = 1
+    """Side of the map's own window on the output's grid, odd, with zeros outside; `window` is the operator's window,
+    for the context `pixel` alone."""
+    apart: bool = False
+    """Whether each kernel g and fan-out o reads a share of the context's channels of its own."""
+    groups: int = 1
+    """Number of shares into which each of these is cut again, as are its outputs `i k`."""
+    start: float | None = None
+    """What weights and bias start as; None draws them as PyTorch draws a convolution's."""
+    downsample: str = "average"
+    """How a pixel reaches the grid of a strided output: `average` pooling, or `subsample`."""
+    shared: str = ""
+    """Axes among g o i k along which the kernel is constant."""
+
+    def __post_init__(self) -> None:
+        contexts.check_source(self.context)
+        one_of("downsample", self.downsample, DOWNSAMPLES)
+        check_shared(self.shared)
+        at_least("groups", self.groups, 1)
+        if self.reach == "window":
+            if self.context != "pixel":
+                raise SpecError(f"reach has 'window', context has {self.context!r}: must be 'pixel'.")
+        elif not isinstance(self.reach, int) or self.reach < 1 or self.reach % 2 == 0:
+            raise SpecError(f"reach has {self.reach!r}: must be 'window' or an odd number.")
+        elif self.reach > 1 and contexts.is_per_tap(self.context):
+            raise SpecError(f"reach has {self.reach}, context has {self.context!r}: a tap has no neighbours.")
+
+    @property
+    def signature(self) -> frozenset[str]:
+        return contexts.signature(self.context)
+
+    def build(self, site: Site) -> KernelModule:
+        return LinearKernel(self, site)
+
+
+@spec
+class Read(Kernel):
+    """The operator's own context as the kernel: its channels are the weights, in the order `g o i k`.
+
+    With it one router weighs the experts of the kernel and of the bias.
+    """
+
+    shared: str = ""
+    """Axes among g o i k along which the kernel is constant."""
+
+    def __post_init__(self) -> None:
+        check_shared(self.shared)
+
+    @property
+    def signature(self) -> frozenset[str]:
+        return frozenset()
+
+    def build(self, site: Site) -> KernelModule:
+        return ReadKernel(self, site)
 
 
 @spec
 class Dynamic(Kernel):
     """A kernel that is generated: `K[b,:,p] = W1 relu(norm(W0 context[b,:,p])) + b1`.
 
-    The context is a learned vector (`constant`), a learned map of positions (`position`), the image's mean (`global`),
-    the pixel (`pixel`), or a dense convolution of the pixel's window (`window`). So `replace(kernel, context=...)`
-    gives the twin with the same phi and another signature. From a constant, phi can give every static kernel (b1 alone
-    can), though hidden units that start below zero stay there, as nothing varies that could wake them.
+    The context is a learned vector (`constant`), a learned map of positions (`position`), where the pixel is
+    (`coordinates`, from -1 to 1, at any size), the image's mean (`global`), the pixel (`pixel`), a dense convolution of
+    the pixel's window (`window`), the operator's own context (`operator`), a `Context`, or several of them side by
+    side, as a tuple. So `replace(kernel, context=...)` gives the twin with the same phi and another signature. From a
+    constant, phi can give every static kernel (b1 alone can), though hidden units that start below zero stay there, as
+    nothing varies that could wake them.
 
     Source: Li et al., Involution, CVPR 2021, eq. 6 (context `pixel`); the other contexts are this project's.
     """
 
-    context: str
-    """What the kernel is made from: one of the keys of `SIGNATURES`."""
+    context: Source
+    """What the kernel is made from."""
     reduction: int | None = None
     """Channels of the context for each hidden channel; 4 where neither this nor `hidden` is given."""
     hidden: int | None = None
     """Number of hidden channels, in the place of a reduction."""
+    least: int | None = None
+    """Smallest number of hidden channels that a reduction leaves; where given, it need not divide but is rounded."""
     norm: BatchNorm | None = BatchNorm()
     """Normalisation of the hidden channels."""
     bias: bool = False
     """Whether W0 has a bias; W1 always has one."""
+    activation: str = "relu"
+    """One of the keys of `ACTIVATIONS`."""
     downsample: str = "average"
-    """How the context reaches the grid of a strided output: `average` pooling, or `subsample`."""
+    """How a pixel reaches the grid of a strided output: `average` pooling, or `subsample`."""
     shared: str = ""
     """Axes among g o i k along which the kernel is constant."""
     span: str = "g o i k"
     """Order of the axes in the outputs of W1; a published checkpoint fixes it, learning does not mind it."""
 
     def __post_init__(self) -> None:
-        one_of("context", self.context, tuple(SIGNATURES))
-        one_of("downsample", self.downsample, ("average", "subsample"))
+        _check_phi(self)
         check_shared(self.shared)
-        if self.norm is not None:
-            of_kind("norm", self.norm, BatchNorm)
         if sorted(self.span.split()) != ["g", "i", "k", "o"]:
             raise SpecError(f"span has {self.span!r}: must hold the letters g o i k, each once.")
-        if self.reduction is not None and self.hidden is not None:
-            raise SpecError(f"reduction has {self.reduction}, hidden has {self.hidden}: give one of them.")
-        if self.hidden is None:
-            object.__setattr__(self, "reduction", 4 if self.reduction is None else self.reduction)
-            at_least("reduction", self.reduction, 1)
-        else:
-            at_least("hidden", self.hidden, 1)
 
     @property
     def signature(self) -> frozenset[str]:
-        return SIGNATURES[self.context]
+        return contexts.signature(self.context)
 
     def build(self, site: Site) -> KernelModule:
         return DynamicKernel(self, site)
 
-    def hidden_channels(self, channels: int) -> int:
-        """Number of hidden channels for a context of a width.
 
-        Raises:
-            ShapeError: the width is no multiple of the reduction.
-        """
-        if self.hidden is not None:
-            return self.hidden
-        assert self.reduction is not None, "__post_init__ sets it"
-        if channels % self.reduction:
-            raise ShapeError(
-                f"context has c={channels} channels, kernel has reduction={self.reduction}: c must be a multiple of "
-                "the reduction. Give hidden=, the number of hidden channels, instead."
-            )
-        return channels // self.reduction
+def hidden_channels(phi: Hidden | Dynamic, channels: int) -> int:
+    """Number of hidden channels for a context of a width.
+
+    Raises:
+        ShapeError: the width is no multiple of the reduction.
+    """
+    if phi.hidden is not None:
+        return phi.hidden
+    assert phi.reduction is not None, "__post_init__ sets it"
+    if phi.least is not None:
+        return max(channels // phi.reduction, phi.least)
+    if channels % phi.reduction:
+        raise ShapeError(
+            f"context has c={channels} channels, kernel has reduction={phi.reduction}: c must be a multiple of "
+            "the reduction. Give hidden=, the number of hidden channels, instead."
+        )
+    return channels // phi.reduction
 
 
-class DynamicKernel(KernelModule):
+class Reduced(nn.Module):
+    """The first half of phi: a context, W0, a normalisation and an activation."""
+
+    def __init__(self, phi: Hidden | Dynamic, site: Site, hidden: int) -> None:
+        super().__init__()
+        self.per_tap = contexts.is_per_tap(phi.context)
+        self.reads_given = phi.context == "operator"
+        self.activation = phi.activation
+        self.context = contexts.build(phi.context, site, phi.downsample)
+        convolution, channels = CONVOLUTIONS[site.window.dims], contexts.width(phi.context, site)
+        self.reduce = convolution(channels, hidden, 1, bias=phi.bias)
+        self.norm = nn.Identity() if phi.norm is None else phi.norm.build(hidden, site.window.dims)
+
+    def reduced(self, context: Tensor, given: Tensor | None) -> Tensor:
+        """Return hidden channels; the axis of taps, if there is one, stands before the grid: `b c k h w`."""
+        features = self.context(given if self.reads_given else context)
+        if self.per_tap:
+            taps = features.shape[2]
+            return self._activated(features.flatten(2, 3)).unflatten(2, (taps, -1))
+        return self._activated(features)
+
+    def _activated(self, features: Tensor) -> Tensor:
+        return ACTIVATIONS[self.activation](self.norm(self.reduce(features)))
+
+
+class HiddenFeatures(Reduced):
+    """Hidden channels of a context."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.reduced(x, None)
+
+
+class DynamicKernel(Reduced, KernelModule):
     """A context and phi: two 1x1 convolutions with a normalisation and a ReLU between them."""
 
     def __init__(self, kernel: Dynamic, site: Site) -> None:
-        super().__init__()
-        self.axes = site.axes(kernel.shared)
+        hidden = hidden_channels(kernel, contexts.width(kernel.context, site))
+        super().__init__(kernel, site, hidden)
+        self.axes = site.axes(kernel.shared + "k" * self.per_tap)
         self.span_axes = kernel.span
-        hidden = kernel.hidden_channels(site.channels)
-        outputs = self.axes["g"] * self.axes["o"] * self.axes["i"] * self.axes["k"]
-        self.context = _context(kernel, site)
-        convolution = CONVOLUTIONS[site.window.dims]
-        self.reduce = convolution(site.channels, hidden, 1, bias=kernel.bias)
-        self.norm = nn.Identity() if kernel.norm is None else kernel.norm.build(hidden, site.window.dims)
-        self.span = convolution(hidden, outputs, 1)
+        self.span = CONVOLUTIONS[site.window.dims](hidden, prod(self.axes.values()), 1)
 
-    def forward(self, context: Tensor) -> Tensor:
-        kernel = self.span(F.relu(self.norm(self.reduce(self.context(context)))))
-        return rearrange(kernel, f"b ({self.span_axes}) ... -> b g o i k ...", **self.axes)
+    def forward(self, context: Tensor, given: Tensor | None = None) -> Tensor:
+        hidden = self.reduced(context, given)
+        return spanned(self.span, hidden, self.span_axes, self.axes, self.per_tap)
 
 
-class HiddenNorm(nn.modules.batchnorm._BatchNorm):
-    """Batch normalisation that uses its running statistics where a batch holds one value a channel.
+class LinearKernel(KernelModule):
+    """A context and a linear map."""
 
-    One value has no statistics. A constant context always is one value, so its norm stays the affine map alone.
-    """
-
-    def forward(self, input: Tensor) -> Tensor:  # noqa: A002  # the name that torch gives it
-        if self.training and input.numel() == input.shape[1]:
-            return F.batch_norm(input, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
-        return super().forward(input)
-
-
-HIDDEN_NORMS = {
-    dims: type(f"HiddenNorm{dims}d", (HiddenNorm, norm), {"__doc__": HiddenNorm.__doc__})
-    for dims, norm in BATCH_NORMS.items()
-}
-
-
-class Learned(nn.Module):
-    """A learned vector, the same for all images and pixels."""
-
-    def __init__(self, channels: int, grid: Size) -> None:
+    def __init__(self, kernel: Linear, site: Site) -> None:
         super().__init__()
-        self.table = nn.Parameter(torch.empty(1, channels, *grid))  # 1 c h w
+        self.per_tap = contexts.is_per_tap(kernel.context)
+        self.reads_given = kernel.context == "operator"
+        self.axes = site.axes(kernel.shared + "k" * self.per_tap)
+        self.start = kernel.start
+        channels, outputs = contexts.width(kernel.context, site), prod(self.axes.values())
+        self.window = None
+        convolution = CONVOLUTIONS[site.window.dims]
+        if isinstance(kernel.reach, int):
+            self.context = contexts.build(kernel.context, site, kernel.downsample)
+            groups = self._groups(kernel, channels)
+            around = kernel.reach // 2
+            self.span = convolution(channels, outputs, kernel.reach, padding=around, groups=groups, bias=kernel.bias)
+        else:
+            self.context = nn.Identity()
+            self.window = contexts.sliding("reach", kernel.reach, site.window)
+            self.span = contexts.window_convolution(channels, outputs, self.window, kernel.bias)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
-        """Draw from N(0, 1), as a normalised feature would be distributed."""
-        nn.init.normal_(self.table)
+        """Start the map as the spec says."""
+        if self.start is not None:
+            for parameter in self.span.parameters():
+                nn.init.constant_(parameter, self.start)
 
-    def forward(self, x: Tensor) -> Tensor:
-        return self.table
+    def forward(self, context: Tensor, given: Tensor | None = None) -> Tensor:
+        features = self.context(given if self.reads_given else context)
+        if self.window is not None:
+            features = pad(features, self.window)
+        return spanned(self.span, features, "g o i k", self.axes, self.per_tap)
 
-
-class LearnedPositions(Learned):
-    """A learned vector for each position of the output's grid."""
-
-    def __init__(self, channels: int, window: Window, size: Size) -> None:
-        super().__init__(channels, window.output_size(size))
-        self.window = window
-
-    def forward(self, x: Tensor) -> Tensor:
-        grid = self.window.output_size(tuple(x.shape[2:]))
-        if self.table.shape[2:] != grid:
+    def _groups(self, kernel: Linear, channels: int) -> int:
+        apart = self.axes["g"] * self.axes["o"] if kernel.apart else 1
+        groups, outputs = apart * kernel.groups, self.axes["i"] * self.axes["k"]
+        if channels % groups or outputs % kernel.groups:
             raise ShapeError(
-                f"x has an output grid of {grid}, kernel has positions for {tuple(self.table.shape[2:])}: they must "
-                "be equal. Build the operator with the size of its input."
+                f"context has c={channels} channels, each kernel has {outputs} weights: c must be a multiple of "
+                f"{groups} groups, the weights of {kernel.groups}."
             )
-        return self.table
+        return groups
 
 
-class GlobalMean(nn.Module):
-    """The mean of each image's pixels."""
+class ReadKernel(KernelModule):
+    """The operator's context, with the axes of a kernel."""
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x.mean(tuple(range(2, x.dim())), keepdim=True)
-
-
-class Pixel(nn.Module):
-    """Each pixel, brought to the output's grid."""
-
-    def __init__(self, downsample: str, window: Window) -> None:
+    def __init__(self, kernel: Read, site: Site) -> None:
         super().__init__()
-        self.downsample = downsample
-        self.window = window
+        self.axes = site.axes(kernel.shared)
+        channels, outputs = contexts.width("operator", site), prod(self.axes.values())
+        if channels != outputs:
+            raise ShapeError(f"context has c={channels} channels, kernel has {outputs} weights: they must be equal.")
 
-    def forward(self, x: Tensor) -> Tensor:
-        if set(self.window.strides) == {1}:
-            return x
-        if self.downsample == "subsample":
-            return subsample(x, self.window)
-        return average_to_grid(x, self.window)
-
-
-class WindowSummary(nn.Module):
-    """A dense convolution over each window."""
-
-    def __init__(self, channels: int, window: Window) -> None:
-        super().__init__()
-        self.window = window
-        convolution = CONVOLUTIONS[window.dims]
-        self.gather = convolution(channels, channels, window.sizes, window.strides, dilation=window.dilations)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.gather(pad(x, self.window))
+    def forward(self, context: Tensor, given: Tensor | None = None) -> Tensor:
+        assert given is not None, "built with a context"
+        return rearrange(given, "b (g o i k) ... -> b g o i k ...", **self.axes)
 
 
-def subsample(x: Tensor, window: Window) -> Tensor:
-    """Keep the first pixel of each stride by stride tile: the one that a window is centred on."""
-    for axis, stride in enumerate(window.strides, start=2):
-        x = x[(slice(None),) * axis + (slice(None, None, stride),)]
-    return x
+def spanned(span: nn.Module, features: Tensor, order: str, axes: dict[str, int], per_tap: bool) -> Tensor:
+    """Map features to the axes of a kernel, `b g o i k h w`."""
+    if not per_tap:
+        return rearrange(span(features), f"b ({order}) ... -> b g o i k ...", **axes)
+    flat = span(features.flatten(2, 3)).unflatten(2, features.shape[2:4])
+    return rearrange(flat, f"b ({order}) taps ... -> b g o i (k taps) ...", **axes)
 
 
-def average_to_grid(x: Tensor, window: Window) -> Tensor:
-    """Average the pixels of each stride by stride tile, those inside the input only, onto the output's grid.
-
-    The tiles lie as the window's padding lays windows of the stride's size: from the first pixel for `centre`.
-    """
-    size = tuple(x.shape[2:])
-    before = (0,) * window.dims
-    if window.padding == "same":
-        tiles = replace(window, size=window.strides, dilation=1)
-        before = tuple(margin for margin, _ in tiles.margins(size))
-    grid = window.output_size(size)
-    covered = zip(grid, window.strides, size, before, strict=True)
-    behind = tuple(outputs * stride - length - first for outputs, stride, length, first in covered)
-    average = AVERAGES[window.dims]
-    if not any(before + behind):
-        return average(x, window.strides)
-    padding = [pixels for margin in reversed(tuple(zip(before, behind, strict=True))) for pixels in margin]
-    inside = average(F.pad(torch.ones_like(x[:1, :1]), padding), window.strides)
-    return average(F.pad(x, padding), window.strides) / inside
-
-
-def _context(kernel: Dynamic, site: Site) -> nn.Module:
-    if kernel.context == "constant":
-        return Learned(site.channels, (1,) * site.window.dims)
-    if kernel.context == "position":
-        if site.size is None:
-            raise SpecError(
-                "size has None: a kernel with context 'position' learns a table for the grid of its input. "
-                "Build it with size=(rows, columns)."
-            )
-        return LearnedPositions(site.channels, site.window, site.size)
-    if kernel.context == "global":
-        return GlobalMean()
-    if kernel.context == "window":
-        if site.window.border == "shift":
-            raise SpecError(
-                "context has 'window', border has 'shift': a convolution cannot move its window inside. "
-                "Use border='mask'."
-            )
-        return WindowSummary(site.channels, site.window)
-    return Pixel(kernel.downsample, site.window)
+def _check_phi(phi: Hidden | Dynamic) -> None:
+    contexts.check_source(phi.context)
+    one_of("activation", phi.activation, tuple(ACTIVATIONS))
+    one_of("downsample", phi.downsample, DOWNSAMPLES)
+    if phi.norm is not None:
+        of_kind("norm", phi.norm, BatchNorm)
+    if phi.reduction is not None and phi.hidden is not None:
+        raise SpecError(f"reduction has {phi.reduction}, hidden has {phi.hidden}: give one of them.")
+    if phi.hidden is None:
+        object.__setattr__(phi, "reduction", 4 if phi.reduction is None else phi.reduction)
+        at_least("reduction", phi.reduction, 1)
+    else:
+        at_least("hidden", phi.hidden, 1)
+    if phi.least is not None:
+        at_least("least", phi.least, 1)
+        if phi.hidden is not None:
+            raise SpecError(f"least has {phi.least}, hidden has {phi.hidden}: only a reduction has a least width.")

@@ -3,10 +3,11 @@
 import torch
 from torch import Tensor
 
+from dynops.ops.geometry import Geometry
 from dynops.ops.local_scores import local_scores
-from dynops.ops.window import Window
-from dynops.parts.dynamic import subsample
-from dynops.parts.kernel import Kernel, KernelModule, Site
+from dynops.parts.context import subsample
+from dynops.parts.kernel import Kernel, KernelModule
+from dynops.parts.site import Site
 from dynops.specs import spec
 
 
@@ -32,11 +33,11 @@ class Gaussian(Kernel):
 class GaussianKernel(KernelModule):
     """Likeness of each pixel to those in its window."""
 
-    def __init__(self, window: Window) -> None:
+    def __init__(self, window: Geometry) -> None:
         super().__init__()
         self.window = window
 
-    def forward(self, context: Tensor) -> Tensor:
+    def forward(self, context: Tensor, given: Tensor | None = None) -> Tensor:
         pixel = subsample(context, self.window)[:, None, None]
         distance = local_scores(pixel, context[:, None], self.window, relation="squared_distance")
         return torch.exp(distance / 2)[:, :, :, None]

@@ -2,49 +2,18 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import reduce
+from math import prod
 from operator import add, mul
 
 import torch
 from torch import Tensor, nn
 
 from dynops.errors import SpecError
-from dynops.ops.geometry import Size
-from dynops.ops.window import Window
+from dynops.parts.context import check_positions
 from dynops.parts.normalise import Normaliser
+from dynops.parts.site import Site
 from dynops.specs import Spec, of_kind, spec
-
-
-@dataclass(frozen=True, kw_only=True)
-class Site:
-    """The place that a kernel is built for."""
-
-    channels: int
-    """Channels of the tensor that a context reads."""
-    g: int
-    o: int
-    i: int
-    window: Window
-    size: Size | None
-    """The input's grid, where known."""
-    experts: int | None = None
-    """Number of experts that a router weighs; its weights stand in the place of taps."""
-
-    @property
-    def taps(self) -> int:
-        """Size of the axis k."""
-        return self.experts or self.window.taps
-
-    def check_taps(self, kernel: "Kernel") -> None:
-        """Raise a SpecError where a kernel that needs the window's taps would be a router."""
-        if self.experts:
-            raise SpecError(f"router has {kernel!r}: it weighs taps, not experts. Use a Static or Dynamic kernel.")
-
-    def axes(self, shared: str) -> dict[str, int]:
-        """Sizes of the axes `g o i k`, 1 along the shared ones."""
-        sizes = {"g": self.g, "o": self.o, "i": self.i, "k": self.taps}
-        return {letter: 1 if letter in shared else size for letter, size in sizes.items()}
 
 
 class Kernel(Spec, ABC):
@@ -76,11 +45,12 @@ class KernelModule(nn.Module, ABC):
     """What a kernel spec builds: `forward(context)` gives the kernel, `b g o i k h w`."""
 
     @abstractmethod
-    def forward(self, context: Tensor) -> Tensor:
+    def forward(self, context: Tensor, given: Tensor | None = None) -> Tensor:
         """Return the kernel on the output's grid; it has size 1 along every axis on which it is constant.
 
         Args:
             context: what the kernel is made from, `b c h w` on the input's grid.
+            given: the operator's own context on the output's grid, where it has one.
         """
 
 
@@ -92,13 +62,19 @@ class Static(Kernel):
     """Axes among g o i k along which the table is constant."""
     start: float | None = None
     """What every weight starts as; None draws them as PyTorch draws a convolution's. A gain starts as 1."""
+    positions: bool = False
+    """Whether each position of the output's grid has a table of its own: a locally connected layer."""
+    learned: bool = True
+    """Whether the table is learned; a fixed one has its start for ever."""
 
     def __post_init__(self) -> None:
         check_shared(self.shared)
+        if not self.learned and self.start is None:
+            raise SpecError("learned has False, start has None: a table that is fixed needs its start.")
 
     @property
     def signature(self) -> frozenset[str]:
-        return frozenset()
+        return frozenset("hw" if self.positions else "")
 
     def build(self, site: Site) -> KernelModule:
         return StaticKernel(self, site)
@@ -109,11 +85,16 @@ class StaticKernel(KernelModule):
 
     def __init__(self, kernel: Static, site: Site) -> None:
         super().__init__()
-        self.dims = site.window.dims
+        self.window = site.window
         self.start = kernel.start
-        self.bound = (site.i * site.taps) ** -0.5
+        self.bound = site.fan_in**-0.5
         axes = site.axes(kernel.shared)
-        self.weight = nn.Parameter(torch.empty(axes["g"], axes["o"], axes["i"], axes["k"]))  # g o i k
+        grid = site.positions() if kernel.positions else ()
+        weight = torch.empty(axes["g"], axes["o"], axes["i"], axes["k"], *grid)  # g o i k, h w where positions differ
+        if kernel.learned:
+            self.weight: Tensor = nn.Parameter(weight)
+        else:
+            self.register_buffer("weight", weight)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -123,8 +104,11 @@ class StaticKernel(KernelModule):
         else:
             nn.init.constant_(self.weight, self.start)
 
-    def forward(self, context: Tensor) -> Tensor:
-        return self.weight[(None, ..., *(None,) * self.dims)]
+    def forward(self, context: Tensor, given: Tensor | None = None) -> Tensor:
+        if self.weight.dim() == 4:
+            return self.weight[(None, ..., *(None,) * self.window.dims)]
+        check_positions(tuple(self.weight.shape[4:]), self.window.output_size(tuple(context.shape[2:])))
+        return self.weight[None]
 
 
 @spec
@@ -181,8 +165,8 @@ class Combination(KernelModule):
         self.combine = combine
         self.kernels = nn.ModuleList(kernels)
 
-    def forward(self, context: Tensor) -> Tensor:
-        return reduce(self.combine, (kernel(context) for kernel in self.kernels))
+    def forward(self, context: Tensor, given: Tensor | None = None) -> Tensor:
+        return reduce(self.combine, (kernel(context, given) for kernel in self.kernels))
 
 
 @spec
@@ -207,7 +191,7 @@ class Normalised(Kernel):
         return self.kernel.signature
 
     def build(self, site: Site) -> KernelModule:
-        if site.taps < self.normaliser.least_taps:
+        if self.normaliser.least_taps > 1 and site.taps < self.normaliser.least_taps:
             raise SpecError(
                 f"window has {site.taps} taps, {self.normaliser!r} needs {self.normaliser.least_taps}: "
                 "a smaller window gives it nothing to normalise."
@@ -220,15 +204,16 @@ class NormalisedKernel(KernelModule):
 
     def __init__(self, kernel: KernelModule, normaliser: Normaliser, site: Site) -> None:
         super().__init__()
-        self.window, self.taps = site.window, site.taps
-        self.masked = site.window.border == "mask" and not site.experts
+        self.window, self.slots = site.window, site.slots
+        self.masked = site.window.masked and not site.slots
         self.kernel = kernel
         self.normaliser = normaliser
 
-    def forward(self, context: Tensor) -> Tensor:
-        kernel = self.kernel(context)
-        kernel = kernel.expand(*kernel.shape[:4], self.taps, *kernel.shape[5:])
-        inside = self.window.inside(tuple(context.shape[2:]), context.device) if self.masked else None
+    def forward(self, context: Tensor, given: Tensor | None = None) -> Tensor:
+        kernel, size = self.kernel(context, given), tuple(context.shape[2:])
+        taps = self.slots or prod(self.window.tap_grid(size))
+        kernel = kernel.expand(*kernel.shape[:4], taps, *kernel.shape[5:])
+        inside = self.window.inside(size, context.device) if self.masked else None
         return self.normaliser(kernel, inside)
 
 

@@ -5,7 +5,8 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from dynops.errors import SpecError
-from dynops.parts.kernel import Kernel, KernelModule, Site
+from dynops.parts.kernel import Kernel, KernelModule
+from dynops.parts.site import Site
 from dynops.specs import of_kind, spec
 
 
@@ -23,7 +24,7 @@ class Mixture(Kernel):
     experts: tuple[Kernel, ...]
     """The bank: each has parameters of its own, `(Static(),) * 4` are four tables."""
     router: Kernel
-    """What weighs them, a `Static` or `Dynamic` kernel."""
+    """What weighs them: any kernel but those that compare a pixel with its window."""
 
     def __post_init__(self) -> None:
         of_kind("experts", self.experts, tuple)
@@ -38,8 +39,7 @@ class Mixture(Kernel):
         return self.router.signature.union(*(expert.signature for expert in self.experts))
 
     def build(self, site: Site) -> KernelModule:
-        site.check_taps(self)
-        router = self.router.build(replace(site, g=1, o=1, i=1, experts=len(self.experts)))
+        router = self.router.build(replace(site, g=1, o=1, i=1, slots=len(self.experts), summands=None))
         return MixtureKernel([expert.build(site) for expert in self.experts], router)
 
 
@@ -51,7 +51,7 @@ class MixtureKernel(KernelModule):
         self.experts = nn.ModuleList(experts)
         self.router = router
 
-    def forward(self, context: Tensor) -> Tensor:
-        weights = self.router(context).split(1, dim=4)  # of each expert, b 1 1 1 1 h w
-        first, *others = (weight * expert(context) for weight, expert in zip(weights, self.experts, strict=True))
+    def forward(self, context: Tensor, given: Tensor | None = None) -> Tensor:
+        weights = self.router(context, given).split(1, dim=4)  # of each expert, b 1 1 1 1 h w
+        first, *others = (weight * expert(context, given) for weight, expert in zip(weights, self.experts, strict=True))
         return sum(others, first)

@@ -1,19 +1,22 @@
 """The operator: a kernel, its channels and its window, composed as a value and built as a module."""
 
-from dataclasses import dataclass
+from collections import OrderedDict
+from dataclasses import dataclass, replace
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
-from dynops.axes import GRIDS, bind, feature_axes
-from dynops.errors import ShapeError
-from dynops.ops import Window, local_sum
-from dynops.ops.geometry import Size
+from dynops.axes import GRIDS, bind, divisors, feature_axes
+from dynops.errors import ShapeError, SpecError
+from dynops.ops import Geometry, Size, Window, local_sum, scatter
 from dynops.parts.channels import Channels
+from dynops.parts.context import Context
 from dynops.parts.cost import Counted, macs, parameters
 from dynops.parts.grid import CONVOLUTIONS
-from dynops.parts.kernel import Kernel, Site
+from dynops.parts.kernel import Kernel, KernelModule
+from dynops.parts.norm import BatchNorm
+from dynops.parts.site import Site
 from dynops.specs import Spec, at_least, of_kind, spec
 
 
@@ -23,10 +26,71 @@ class Project(Spec):
 
     bias: bool = False
     """Whether it adds a bias."""
+    reduction: int = 1
+    """Channels of the input for each channel of the value; with `out` the operator then has low rank."""
+    norm: BatchNorm | None = None
+    """Normalisation of the projection."""
+
+    def __post_init__(self) -> None:
+        at_least("reduction", self.reduction, 1)
+        if self.norm is not None:
+            of_kind("norm", self.norm, BatchNorm)
+
+    def width(self, channels: int) -> int:
+        """Channels of the value.
+
+        Raises:
+            ShapeError: the input's are no multiple of the reduction.
+        """
+        if channels % self.reduction:
+            raise ShapeError(
+                f"x has c={channels} channels, value has reduction={self.reduction}: c must be a multiple. "
+                f"Divisors of {channels}: {divisors(channels)}."
+            )
+        return channels // self.reduction
 
     def build(self, channels: int, out_channels: int, dims: int) -> nn.Module:
         """Make the convolution for a grid."""
-        return CONVOLUTIONS[dims](channels, out_channels, 1, bias=self.bias)
+        convolution = CONVOLUTIONS[dims](channels, out_channels, 1, bias=self.bias)
+        if self.norm is None:
+            return convolution
+        return nn.Sequential(OrderedDict(project=convolution, norm=self.norm.build(out_channels, dims)))
+
+
+@spec
+class Offsets(Spec):
+    """Where each tap looks beside its place: `value(window(p, k) + offset[b,n,:,k,p])`, linear between pixels.
+
+    Source: Dai et al., Deformable Convolutional Networks, ICCV 2017, eq. 2 and 3.
+    """
+
+    kernel: Kernel
+    """What gives the offsets, in pixels: a kernel whose g are the groups and whose o are down and right."""
+    groups: int = 1
+    """Number of channel groups with offsets of their own."""
+
+    def __post_init__(self) -> None:
+        of_kind("kernel", self.kernel, Kernel)
+        at_least("groups", self.groups, 1)
+
+    def build(self, site: Site) -> "OffsetsModule":
+        """Make the module that gives the offsets at a place."""
+        if not isinstance(site.window, Window) or not site.window.fixed:
+            raise SpecError(f"window has {site.window!r}: offsets need a sliding window, whose border is not 'shift'.")
+        return OffsetsModule(self.kernel.build(replace(site, g=self.groups, o=site.window.dims, i=1)), site.window)
+
+
+class OffsetsModule(nn.Module):
+    """The offsets of all taps, `b n d k h w`."""
+
+    def __init__(self, kernel: KernelModule, window: Window) -> None:
+        super().__init__()
+        self.kernel, self.window = kernel, window
+
+    def forward(self, context: Tensor, given: Tensor | None) -> Tensor:
+        offsets = self.kernel(context, given).squeeze(3)
+        grid = self.window.output_size(tuple(context.shape[2:]))
+        return offsets.expand(len(context), -1, -1, prod(self.window.sizes), *grid)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,7 +98,9 @@ class Description:
     """What an operator is and costs, at one width and size."""
 
     signature: str
-    """The axes on which the kernel varies: `{}` static, `{b}` sample-wise, `{b, h, w}` content and location."""
+    """The axes on which the kernel varies: `{}` static, `{b}` sample-wise, `{b, h, w}` content and location.
+
+    At a masked border a normalised kernel of any signature differs from the one inside, as it counts fewer taps."""
     kernel: str
     """The kernel's axes with their sizes, 1 where it is constant."""
     parameters: int
@@ -59,15 +125,54 @@ class Operator(Spec):
     """Projection of the input to the value V; None sums the input itself."""
     out: Project | None = None
     """Projection of the sum; it gives the operator any number of output channels."""
-    bias: bool = False
-    """Whether a learned bias is added to every channel of the sum."""
+    bias: bool | Kernel = False
+    """Whether a learned bias is added to every channel of the sum; or a kernel that gives the bias, one weight for
+    each g and o."""
+    context: Context | None = None
+    """What the parts with context `operator` are made from, computed once."""
+    offsets: Offsets | None = None
+    """Where the taps look beside their places; None: nowhere else."""
+    scatter: Window | None = None
+    """The window that each pixel of the sum writes into, one fan-out of the kernel for each of its taps; with a stride
+    the output's grid is as many times finer. None: each pixel writes to itself."""
 
     def __post_init__(self) -> None:
-        for name, kind in (("kernel", Kernel), ("channels", Channels), ("window", Window)):
-            of_kind(name, getattr(self, name), kind)
-        for name in ("value", "out"):
-            if getattr(self, name) is not None:
-                of_kind(name, getattr(self, name), Project)
+        needed: dict[str, type] = {"kernel": Kernel, "channels": Channels, "window": Geometry}
+        optional: dict[str, type] = {"value": Project, "out": Project, "context": Context, "offsets": Offsets}
+        for name, kind in (needed | optional | {"scatter": Window}).items():
+            if name in needed or getattr(self, name) is not None:
+                of_kind(name, getattr(self, name), kind)
+        if not isinstance(self.bias, bool):
+            of_kind("bias", self.bias, Kernel)
+        if self.out is not None and self.out.reduction != 1:
+            raise SpecError(f"out has reduction={self.out.reduction}: the width of an output is out_channels.")
+        if self.scatter is not None:
+            self._check_scatter(self.scatter)
+
+    def _check_scatter(self, scatter: Window) -> None:
+        if scatter.border != "zeros":
+            raise SpecError(f"scatter has border={scatter.border!r}: what is written outside is lost, use 'zeros'.")
+        if scatter.dims != self.window.dims:
+            raise SpecError(f"scatter has dims={scatter.dims}, window has dims={self.window.dims}: must be equal.")
+        if isinstance(self.bias, Kernel):
+            raise SpecError("bias has a kernel, scatter has a window: with scatter a bias is a number a channel.")
+
+    @property
+    def signature(self) -> frozenset[str]:
+        """The axes among b, h, w on which the kernel varies."""
+        return self.kernel.signature | (self.context.signature if self.context else frozenset())
+
+    def strided(self, stride: int) -> "Operator":
+        """Return the operator with another stride."""
+        return replace(self, window=self.window.strided(stride))
+
+    def output_size(self, size: Size) -> Size:
+        """Return the output's grid for that of the input."""
+        grid = self.window.output_size(size)
+        if self.scatter is None:
+            return grid
+        steps = zip(size, self.window.strides, self.scatter.strides, strict=True)
+        return tuple(-(-length * finer // coarser) for length, coarser, finer in steps)
 
     def build(
         self,
@@ -93,8 +198,7 @@ class Operator(Spec):
             for each in values:
                 if each is not None:
                     at_least(name, each, 1)
-        split = self.channels.resolve(channels, None if self.out else out_channels)
-        return LocalOperator(self, channels, out_channels or split.out_channels, guide_channels, size)
+        return LocalOperator(self, channels, out_channels, guide_channels, size)
 
     def describe(self, channels: int, size: Size, out_channels: int | None = None) -> Description:
         """Say what the operator is and costs, without computing anything.
@@ -109,7 +213,7 @@ class Operator(Spec):
             x = torch.empty(1, channels, *size)
             y, kernel = operator(x, return_kernel=True)
         grid = GRIDS[self.window.dims].split()
-        varies = [letter for letter in ("b", *grid) if ("h" if letter in grid else "b") in self.kernel.signature]
+        varies = [letter for letter in ("b", *grid) if ("h" if letter in grid else "b") in self.signature]
         letters = zip(("b", "g", "o", "i", "k", *grid), kernel.shape, strict=True)
         return Description(
             signature="{" + ", ".join(varies) + "}",
@@ -124,33 +228,48 @@ class LocalOperator(Counted):
     """What an `Operator` builds: maps `b c h w` to `b c' h' w'`; the window's dims say which grid."""
 
     def __init__(
-        self, operator: Operator, channels: int, out_channels: int, guide_channels: int | None, size: Size | None
+        self,
+        operator: Operator,
+        channels: int,
+        out_channels: int | None,
+        guide_channels: int | None,
+        size: Size | None,
     ) -> None:
         super().__init__()
         self.spec = operator
         self.channels = channels
         self.guide_channels = guide_channels
-        self.window = operator.window
-        self.split = operator.channels.resolve(channels, None if operator.out else out_channels)
+        self.window, dims = operator.window, operator.window.dims
+        summed = operator.value.width(channels) if operator.value else channels
+        self.split = operator.channels.resolve(summed, None if operator.out else out_channels)
+        self.writes = prod(operator.scatter.sizes) if operator.scatter else 1
         site = Site(
             channels=guide_channels or channels,
             g=self.split.g,
-            o=self.split.o,
+            o=self.split.o * self.writes,
             i=self.split.i,
             window=operator.window,
             size=size,
         )
+        self.context = operator.context.build(site) if operator.context else None
+        if operator.context:
+            site = replace(site, given=operator.context.width(site))
         self.kernel = operator.kernel.build(site)
-        self.value = operator.value.build(channels, channels, self.window.dims) if operator.value else nn.Identity()
-        summed = self.split.out_channels
-        self.bias = nn.Parameter(torch.empty(summed)) if operator.bias else None
-        self.out = operator.out.build(summed, out_channels, self.window.dims) if operator.out else nn.Identity()
+        self.value = operator.value.build(channels, summed, dims) if operator.value else nn.Identity()
+        self.offsets = operator.offsets.build(site) if operator.offsets else None
+        self.bias = nn.Parameter(torch.empty(self.split.out_channels)) if operator.bias is True else None
+        self.bias_kernel = None
+        if isinstance(operator.bias, Kernel):
+            self.bias_kernel = operator.bias.build(replace(site, i=1, slots=1, summands=site.fan_in))
+        outputs = out_channels or channels
+        self.out = operator.out.build(self.split.out_channels, outputs, dims) if operator.out else nn.Identity()
+        self.fan_in = site.fan_in if self.bias is not None else None
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         """Draw the bias as PyTorch draws a convolution's."""
-        if self.bias is not None:
-            bound = (self.split.i * self.window.taps) ** -0.5
+        if self.bias is not None and self.fan_in is not None:
+            bound = self.fan_in**-0.5
             nn.init.uniform_(self.bias, -bound, bound)
 
     def forward(
@@ -166,10 +285,19 @@ class LocalOperator(Counted):
             ShapeError: the inputs are not what the operator was built for.
         """
         self._check(x, guide)
-        kernel = self.kernel(x if guide is None else guide)
-        y = local_sum(kernel, self.split.split(self.value(x)), self.window)
+        source = x if guide is None else guide
+        given = None if self.context is None else self.context(source)
+        kernel = self.kernel(source, given)
+        offsets = None if self.offsets is None else self.offsets(source, given)
+        y = local_sum(kernel, self.split.split(self.value(x)), self.window, offsets=offsets)
         # a kernel that is constant along o gives every output of its group the same sum
-        y = self.split.merge(y.expand(-1, -1, self.split.o, *(-1,) * (1 + self.window.dims)))
+        y = y.expand(-1, -1, self.split.o * self.writes, *(-1,) * (1 + self.window.dims))
+        if self.bias_kernel is not None:
+            y = y + self.bias_kernel(source, given).squeeze(3)
+        if self.spec.scatter is not None:
+            written = y.unflatten(2, (self.split.o, self.writes)).movedim(3, 4)  # b g o s k h w
+            y = scatter(written, self.spec.scatter, self.spec.output_size(tuple(x.shape[2:])))
+        y = self.split.merge(y)
         if self.bias is not None:
             y = y + self.bias[(slice(None), *(None,) * self.window.dims)]
         y = self.out(y)
@@ -177,8 +305,9 @@ class LocalOperator(Counted):
 
     def own_macs(self, x: Tensor) -> int:
         """Count the products of the local sum."""
-        outputs = prod(self.window.output_size(tuple(x.shape[2:])))
-        return x.shape[0] * outputs * self.window.taps * self.split.out_channels * self.split.i
+        size = tuple(x.shape[2:])
+        sums = prod(self.window.output_size(size)) * self.split.out_channels * self.writes
+        return x.shape[0] * sums * prod(self.window.tap_grid(size)) * self.split.i
 
     def extra_repr(self) -> str:
         return f"{self.spec!r}, channels={self.channels}"

@@ -1,5 +1,6 @@
 """Kernels of attention: each pixel's query, against the keys in its window or against learned positions."""
 
+from dataclasses import replace
 from math import prod
 
 import torch
@@ -8,11 +9,14 @@ from torch import Tensor, nn
 
 from dynops.errors import ShapeError, SpecError
 from dynops.ops.geometry import Size
-from dynops.ops.local_scores import RELATIONS, local_scores
+from dynops.ops.local_scores import RELATIONS, local_products, local_scores
+from dynops.parts import context as contexts
+from dynops.parts.context import Pixel
 from dynops.parts.cost import Counted
-from dynops.parts.dynamic import BatchNorm, Pixel
 from dynops.parts.grid import CONVOLUTIONS
-from dynops.parts.kernel import Kernel, KernelModule, Site
+from dynops.parts.kernel import Kernel, KernelModule
+from dynops.parts.norm import BatchNorm
+from dynops.parts.site import Site
 from dynops.specs import Spec, at_least, of_kind, one_of, spec
 
 LAYOUTS = ("table", "halves", "sum")
@@ -34,8 +38,16 @@ class Query(Spec):
     """Whether negative queries become 0."""
     downsample: str = "subsample"
     """How the query reaches the grid of a strided output: `average` pooling, or `subsample`."""
+    context: str = "pixel"
+    """`pixel`, or `operator`: the operator's own context already is the query, and nothing is learned here."""
 
     def __post_init__(self) -> None:
+        one_of("context", self.context, ("pixel", "operator"))
+        if self.context == "operator" and replace(self, context="pixel", shared="") != Query():
+            raise SpecError(
+                f"context has 'operator': the context is the query as it is. Give {self!r} no dim, bias, "
+                "norm, relu or downsample."
+            )
         if self.dim is not None:
             at_least("dim", self.dim, 1)
         letters = self.shared.replace(" ", "")
@@ -53,6 +65,12 @@ class Query(Spec):
         """
         if self.dim is not None:
             return self.dim
+        if self.context == "operator":
+            queries = prod(1 if letter in self.shared else getattr(site, letter) for letter in "go")
+            given = contexts.width("operator", site)
+            if given % queries:
+                raise ShapeError(f"context has c={given} channels, kernel has {queries} queries: c must be a multiple.")
+            return given // queries
         if site.channels % (site.g * site.o):
             raise ShapeError(
                 f"context has c={site.channels} channels, channels have g={site.g}, o={site.o}: c must be a "
@@ -70,9 +88,13 @@ class Positions(Spec):
     stand-alone self-attention (Ramachandran et al., NeurIPS 2019); `sum`: a row's vector plus a column's."""
     shared: bool = False
     """Whether all kernels g have the same vectors."""
+    reach: int | None = None
+    """Side of the part of a global or block window that has vectors, odd; beyond it they are zero. None: all of it."""
 
     def __post_init__(self) -> None:
         one_of("layout", self.layout, LAYOUTS)
+        if self.reach is not None and (not isinstance(self.reach, int) or self.reach < 1 or self.reach % 2 == 0):
+            raise SpecError(f"reach has {self.reach!r}: must be an odd number, the side of a window.")
 
 
 @spec
@@ -90,10 +112,14 @@ class QueryKey(Kernel):
     positions: Positions | None = None
     """What is added to the key of each tap."""
     scaled: bool = True
-    """Whether keys are divided by the root of their width, as those of a dot product are."""
+    """Whether the keys of a dot product are divided by the root of their width."""
+    distribution: bool = False
+    """Whether each channel of the keys is normalised by a softmax over all pixels, as a content lambda's are."""
 
     def __post_init__(self) -> None:
         one_of("relation", self.relation, tuple(RELATIONS))
+        if self.relation != "dot" and not self.scaled:
+            raise SpecError(f"scaled has False, relation has {self.relation!r}: only a dot product is scaled.")
         of_kind("query", self.query, Query)
         if self.positions is not None:
             of_kind("positions", self.positions, Positions)
@@ -111,7 +137,8 @@ class QueryKey(Kernel):
 class QueryPosition(Kernel):
     """A kernel that knows where its taps are: `K[b,g,o,k,p] = q[b,g,o,p] . r[g,k]`.
 
-    Involution is this with one query relu(BN(W0 x)) for all groups, plus a static kernel.
+    Involution is this with one query relu(BN(W0 x)) for all groups, plus a static kernel. As a router it weighs experts
+    in the place of taps, as a bias it is one vector that the query is multiplied with.
     Source: Bello, LambdaNetworks, ICLR 2021, eq. 2 (position lambdas).
     """
 
@@ -129,7 +156,6 @@ class QueryPosition(Kernel):
         return frozenset("bhw")
 
     def build(self, site: Site) -> KernelModule:
-        site.check_taps(self)
         return QueryPositionKernel(self, site)
 
 
@@ -139,32 +165,44 @@ class QueryModule(nn.Module):
     def __init__(self, query: Query, site: Site) -> None:
         super().__init__()
         self.axes = tuple(1 if letter in query.shared else getattr(site, letter) for letter in "go")
+        self.reads_given = query.context == "operator"
+        self.relu = query.relu
+        if self.reads_given:
+            return
         width, dims = query.width(site), site.window.dims
         outputs = prod(self.axes) * width
         self.place = Pixel(query.downsample, site.window)
         self.project = CONVOLUTIONS[dims](site.channels, outputs, 1, bias=query.bias)
         self.norm = nn.Identity() if query.norm is None else query.norm.build(outputs, dims)
-        self.relu = query.relu
 
-    def forward(self, context: Tensor) -> Tensor:
+    def forward(self, context: Tensor, given: Tensor | None) -> Tensor:
+        if self.reads_given:
+            assert given is not None, "built with a context"
+            return given.unflatten(1, (*self.axes, -1))
         query = self.norm(self.project(self.place(context)))
         return (F.relu(query) if self.relu else query).unflatten(1, (*self.axes, -1))
 
 
 class PositionTable(nn.Module):
-    """The learned vectors of the taps, `g d k`."""
+    """The learned vectors of relative places, `g d r`; a router has one place for each expert."""
 
-    def __init__(self, positions: Positions, g: int, width: int, sizes: Size) -> None:
+    def __init__(self, positions: Positions, site: Site, width: int) -> None:
         super().__init__()
-        self.layout, self.sizes = positions.layout, sizes
-        groups = 1 if positions.shared else g
-        parts = {"table": [(width, prod(sizes))], "sum": [(width, size) for size in sizes]}
+        self.layout, self.window, self.reach = positions.layout, site.window, positions.reach
+        self.slots = site.slots
+        if self.slots:
+            sizes: Size = (self.slots,)
+        else:
+            sizes = (self.reach,) * site.window.dims if self.reach else site.window.reaches(site.size)
+        groups = 1 if positions.shared else site.g
+        parts: dict[str, list[tuple[int, ...]]] = {"table": [(width, *sizes)], "sum": [(width, size) for size in sizes]}
         if self.layout == "halves":
             if width % len(sizes):
                 raise ShapeError(
                     f"query has {width} channels, window has {len(sizes)} dimensions: layout 'halves' needs a multiple."
                 )
             parts["halves"] = [(width // len(sizes), size) for size in sizes]
+        self.sizes = sizes
         self.tables = nn.ParameterList(torch.empty(groups, *shape) for shape in parts[self.layout])
         self.reset_parameters()
 
@@ -173,14 +211,31 @@ class PositionTable(nn.Module):
         for table in self.tables:
             nn.init.normal_(table, std=table.shape[1] ** -0.5)
 
-    def forward(self) -> Tensor:
+    def forward(self, size: Size) -> Tensor:
+        """Return the vectors of all places that a window on a grid reaches."""
+        whole = self._whole()
+        if self.slots:
+            return whole.flatten(2)
+        reaches = self.window.reaches(size)
+        if self.reach:
+            # negative margins cut, positive ones add places without a vector
+            margins = [(length - self.reach) // 2 for length in reversed(reaches) for _ in range(2)]
+            whole = F.pad(whole, margins)
+        elif reaches != self.sizes:
+            raise ShapeError(
+                f"x has a grid of {size}, kernel has {self.sizes} relative places: a global window's table fits one "
+                "grid. Build the operator with the size of its input, or give the positions a reach."
+            )
+        return whole.flatten(2)
+
+    def _whole(self) -> Tensor:
         if self.layout == "table":
             return self.tables[0]
         spread = []
         for axis, table in enumerate(self.tables):
             view = [1] * len(self.sizes)
             view[axis] = self.sizes[axis]
-            spread.append(table.unflatten(2, view).expand(-1, -1, *self.sizes).flatten(2))
+            spread.append(table.unflatten(2, view).expand(-1, -1, *self.sizes))
         return torch.cat(spread, dim=1) if self.layout == "halves" else sum(spread[1:], spread[0])
 
 
@@ -190,24 +245,29 @@ class QueryKeyKernel(KernelModule, Counted):
     def __init__(self, kernel: QueryKey, site: Site) -> None:
         super().__init__()
         width = kernel.query.width(site)
-        self.window, self.relation = site.window, kernel.relation
+        self.window, self.relation, self.distribution = site.window, kernel.relation, kernel.distribution
         self.axes = (site.g, site.o, width)
         self.scale = width**-0.5 if kernel.scaled and kernel.relation == "dot" else 1.0
         self.query = QueryModule(kernel.query, site)
         self.key = CONVOLUTIONS[site.window.dims](site.channels, site.g * width, 1, bias=kernel.query.bias)
-        self.positions = PositionTable(kernel.positions, site.g, width, site.window.sizes) if kernel.positions else None
+        self.positions = PositionTable(kernel.positions, site, width) if kernel.positions else None
 
-    def forward(self, context: Tensor) -> Tensor:
+    def forward(self, context: Tensor, given: Tensor | None = None) -> Tensor:
         g, o, width = self.axes
-        query = self.query(context).expand(-1, g, o, *(-1,) * (1 + self.window.dims))
-        key = self.scale * self.key(context).unflatten(1, (g, width))
-        positions = None if self.positions is None else self.positions()
-        scores = local_scores(query, key, self.window, relation=self.relation, positions=positions)
+        query = self.query(context, given).expand(-1, g, o, *(-1,) * (1 + self.window.dims))
+        key = self.scale * self.key(context)
+        if self.distribution:
+            key = key.flatten(2).softmax(2).view_as(key)
+        positions = None if self.positions is None else self.positions(tuple(context.shape[2:]))
+        scores = local_scores(
+            query, key.unflatten(1, (g, width)), self.window, relation=self.relation, positions=positions
+        )
         return scores[:, :, :, None]
 
     def own_macs(self, x: Tensor) -> int:
         """Count the products of queries and keys."""
-        return x.shape[0] * prod(self.window.output_size(tuple(x.shape[2:]))) * self.window.taps * prod(self.axes)
+        size = tuple(x.shape[2:])
+        return x.shape[0] * prod(self.window.output_size(size)) * prod(self.window.tap_grid(size)) * prod(self.axes)
 
 
 class QueryPositionKernel(KernelModule, Counted):
@@ -216,18 +276,21 @@ class QueryPositionKernel(KernelModule, Counted):
     def __init__(self, kernel: QueryPosition, site: Site) -> None:
         super().__init__()
         width = kernel.query.width(site)
-        self.window = site.window
+        self.window, self.slots = site.window, site.slots
         self.query = QueryModule(kernel.query, site)
-        self.positions = PositionTable(kernel.positions, site.g, width, site.window.sizes)
+        self.positions = PositionTable(kernel.positions, site, width)
         groups = max(self.query.axes[0], 1 if kernel.positions.shared else site.g)
         self.products = groups * self.query.axes[1] * width
 
-    def forward(self, context: Tensor) -> Tensor:
-        query, positions = self.query(context), self.positions()
-        groups = max(query.shape[1], positions.shape[0])
-        query, positions = query.expand(-1, groups, *(-1,) * (query.dim() - 2)), positions.expand(groups, -1, -1)
-        return torch.einsum("bgod...,gdk->bgok...", query, positions)[:, :, :, None]
+    def forward(self, context: Tensor, given: Tensor | None = None) -> Tensor:
+        size = tuple(context.shape[2:])
+        query, positions = self.query(context, given), self.positions(size)
+        if self.slots:
+            return torch.einsum("bgod...,gdk->bgok...", query, positions)[:, :, :, None]
+        return local_products(query, positions, self.window, size)[:, :, :, None]
 
     def own_macs(self, x: Tensor) -> int:
         """Count the products of queries and positions."""
-        return x.shape[0] * prod(self.window.output_size(tuple(x.shape[2:]))) * self.window.taps * self.products
+        size = tuple(x.shape[2:])
+        taps = self.slots or prod(self.window.tap_grid(size))
+        return x.shape[0] * prod(self.window.output_size(size)) * taps * self.products

@@ -2,8 +2,9 @@
 
 from dynops.ops import Window
 from dynops.parts.channels import Channels
-from dynops.parts.dynamic import BatchNorm, Dynamic
+from dynops.parts.dynamic import Dynamic
 from dynops.parts.kernel import Static
+from dynops.parts.norm import BatchNorm
 from dynops.parts.normalise import softmax
 from dynops.parts.operator import Operator, Project
 from dynops.parts.query import Positions, Query, QueryKey

@@ -124,9 +124,9 @@ def test_router_counts_its_experts_at_a_masked_border_too() -> None:
 def test_mistakes_are_named() -> None:
     with pytest.raises(SpecError, match=r"^experts has 1 kernels: must be two or more\.$"):
         Mixture(experts=(Static(),), router=Static())
-    for router in (QueryKey(), mixture("pixel", softmax), Gaussian()):
+    for router in (QueryKey(), Gaussian()):
         operator = Operator(
             kernel=Mixture(experts=(Static(), Static()), router=router), channels=Channels("g"), window=Window(3)
         )
-        with pytest.raises(SpecError, match=r"^router has .*: it weighs taps, not experts\. Use a Static or Dynamic"):
+        with pytest.raises(SpecError, match=r"^kernel has .*: it weighs the taps of a window, a router weighs"):
             operator.build(4)

@@ -41,10 +41,10 @@ def test_value_and_output_are_projected_around_the_sum() -> None:
     assert layer.value.bias is None
 
 
-def test_output_projection_gives_any_width_and_keeps_the_sums_by_default() -> None:
+def test_output_projection_gives_any_width_and_that_of_the_input_by_default() -> None:
     spec = Operator(kernel=Static(), channels=Channels("s -> (o s)", o=3), window=Window(3), out=Project())
     assert spec.build(4, 7)(torch.zeros(1, 4, 5, 5)).shape == (1, 7, 5, 5)
-    assert spec.build(4)(torch.zeros(1, 4, 5, 5)).shape == (1, 12, 5, 5)
+    assert spec.build(4)(torch.zeros(1, 4, 5, 5)).shape == (1, 4, 5, 5)
     assert spec.describe(4, (5, 5), 7).output == (7, 5, 5)
 
 

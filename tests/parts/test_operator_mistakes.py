@@ -87,7 +87,7 @@ def test_width_that_the_groups_do_not_divide_is_refused() -> None:
         ({"kernel": "static"}, r"^kernel has 'static': must be of type Kernel\.$"),
         ({"kernel": softmax}, r"^kernel has softmax: must be of type Kernel\.$"),
         ({"channels": "(g s)"}, r"^channels has '\(g s\)': must be of type Channels\.$"),
-        ({"window": 3}, r"^window has 3: must be of type Window\.$"),
+        ({"window": 3}, r"^window has 3: must be of type Geometry\.$"),
         ({"value": True}, r"^value has True: must be of type Project\.$"),
         ({"out": Static()}, r"^out has Static\(\): must be of type Project\.$"),
     ],
@@ -102,7 +102,8 @@ def test_part_of_another_kind_is_refused(change: dict[str, Any], message: str) -
     [
         (
             {"context": "patch"},
-            r"^context has 'patch': must be one of 'constant', 'position', 'global', 'pixel', 'window'\.$",
+            r"^context has 'patch': must be one of 'constant', 'position', 'coordinates', 'global', 'pixel', "
+            r"'window', 'operator'\.$",
         ),
         ({"downsample": "max"}, r"^downsample has 'max': must be one of 'average', 'subsample'\.$"),
         ({"reduction": 4, "hidden": 8}, r"^reduction has 4, hidden has 8: give one of them\.$"),

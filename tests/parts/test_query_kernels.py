@@ -173,7 +173,7 @@ def test_involution_is_a_query_against_positions_plus_a_static_kernel() -> None:
         phi.norm.running_mean.uniform_(-1, 1)
         position.query.project.load_state_dict(phi.reduce.state_dict())
         position.query.norm.load_state_dict(phi.norm.state_dict())
-        position.positions.tables[0].copy_(phi.span.weight[..., 0, 0].unflatten(0, (4, 25)).mT)
+        position.positions.tables[0].flatten(2).copy_(phi.span.weight[..., 0, 0].unflatten(0, (4, 25)).mT)
         bias.weight.copy_(phi.span.bias.view(4, 1, 1, 25))
     x = torch.randn(2, 16, 6, 7, dtype=torch.float64)
     torch.testing.assert_close(attends(x), involution(x), rtol=1e-12, atol=1e-12)
@@ -188,7 +188,7 @@ def test_position_lambda_is_several_queries_on_one_table() -> None:
     layer = Operator(kernel=kernel, channels=channels, window=Window(3)).build(4, 8).double().eval()
     x = torch.randn(2, 4, 5, 6, dtype=torch.float64, requires_grad=True)
     query = layer.kernel.query.norm(layer.kernel.query.project(x)).unflatten(1, (2, 3))
-    table = layer.kernel.positions.tables[0][0]
+    table = layer.kernel.positions.tables[0].flatten(2)[0]
     patches = F.unfold(x, 3, padding=1).view(2, 4, 9, 5, 6)
     lambdas = torch.einsum("ed,bvdhw->bevhw", table, patches)
     expected = torch.einsum("bnehw,bevhw->bnvhw", query, lambdas).flatten(1, 2)

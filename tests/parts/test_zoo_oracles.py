@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dynops.ops import Window
 from dynops.parts import LocalOperator, Operator, zoo
-from dynops.parts.dynamic import average_to_grid
+from dynops.parts.context import average_to_grid
 
 Settle = Callable[[nn.Module], nn.Module]
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
