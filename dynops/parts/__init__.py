@@ -2,25 +2,29 @@
 
 from dynops.parts import zoo
 from dynops.parts.channels import Channels
-from dynops.parts.context import ChannelStatistics, Context
+from dynops.parts.context import Context
 from dynops.parts.cost import macs, parameters
 from dynops.parts.dynamic import Dynamic, Hidden, Linear, Read
+from dynops.parts.features import ChannelStatistics, GlobalStatistics, Pair, Patch, PooledTaps
 from dynops.parts.gaussian import Gaussian
 from dynops.parts.kernel import Kernel, Static
+from dynops.parts.layer import Description, Layer
 from dynops.parts.mixture import Mixture
 from dynops.parts.norm import BatchNorm
 from dynops.parts.normalise import (
     FilterNorm,
     MeanZero,
     Normaliser,
+    OneHot,
     Sigmoid,
     Softmax,
     filter_norm,
     mean_zero,
+    one_hot,
     sigmoid,
     softmax,
 )
-from dynops.parts.operator import Description, LocalOperator, Offsets, Operator, Project
+from dynops.parts.operator import LocalOperator, Offsets, Operator, Project
 from dynops.parts.places import Delta, Relative
 from dynops.parts.query import Positions, Query, QueryKey, QueryPosition
 
@@ -34,15 +38,21 @@ __all__ = [
     "Dynamic",
     "FilterNorm",
     "Gaussian",
+    "GlobalStatistics",
     "Hidden",
     "Kernel",
+    "Layer",
     "Linear",
     "LocalOperator",
     "MeanZero",
     "Mixture",
     "Normaliser",
     "Offsets",
+    "OneHot",
     "Operator",
+    "Pair",
+    "Patch",
+    "PooledTaps",
     "Positions",
     "Project",
     "Query",
@@ -56,6 +66,7 @@ __all__ = [
     "filter_norm",
     "macs",
     "mean_zero",
+    "one_hot",
     "parameters",
     "sigmoid",
     "softmax",

@@ -13,7 +13,7 @@ from dynops.ops.taps import pad
 from dynops.ops.window import Window
 from dynops.parts.grid import AVERAGES, CONVOLUTIONS
 from dynops.parts.site import Site
-from dynops.specs import Spec, one_of, spec
+from dynops.specs import Spec, one_of
 
 SIGNATURES = {
     "constant": frozenset(""),
@@ -30,6 +30,7 @@ SIGNATURES = {
 class Context(Spec, ABC):
     """Base of contexts that are modules: derive from it to make kernels from features of your own.
 
+    >>> from dynops.specs import spec
     >>> @spec
     ... class Brightness(Context):
     ...     signature = frozenset("bhw")
@@ -63,27 +64,6 @@ class Context(Spec, ABC):
 
 
 Source = str | Context | tuple[str | Context, ...]
-
-
-@spec
-class ChannelStatistics(Context):
-    """Mean and maximum of each pixel's channels.
-
-    Source: Woo et al., CBAM, ECCV 2018, eq. 3.
-    """
-
-    downsample: str = "average"
-    """How it reaches the grid of a strided output: `average` pooling, or `subsample`."""
-
-    @property
-    def signature(self) -> frozenset[str]:
-        return frozenset("bhw")
-
-    def width(self, site: Site) -> int:
-        return 2
-
-    def build(self, site: Site) -> nn.Module:
-        return ChannelStatisticsFeatures(self.downsample, site.window)
 
 
 def check_source(source: object) -> None:
@@ -232,13 +212,6 @@ class Pixel(nn.Module):
         if self.downsample == "subsample":
             return subsample(x, self.window)
         return average_to_grid(x, self.window)
-
-
-class ChannelStatisticsFeatures(Pixel):
-    """Mean and maximum of each pixel's channels, brought to the output's grid."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(torch.cat([x.mean(1, keepdim=True), x.amax(1, keepdim=True)], dim=1))
 
 
 class WindowSummary(nn.Module):

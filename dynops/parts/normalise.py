@@ -100,6 +100,22 @@ class MeanZero(Normaliser):
         return _centred(kernel, inside)
 
 
+@spec
+class OneHot(Normaliser):
+    """Weight 1 for the greatest and 0 for all others; gradients pass as through a softmax.
+
+    Source: Chen et al., Dynamic Region-Aware Convolution, CVPR 2021, eq. 4 and 5.
+    """
+
+    def __repr__(self) -> str:
+        return "one_hot"
+
+    def __call__(self, kernel: Tensor, inside: Tensor | None = None) -> Tensor:
+        shares = softmax(kernel, inside)
+        chosen = torch.zeros_like(shares).scatter(4, shares.argmax(4, keepdim=True), 1.0)
+        return chosen + (shares - shares.detach())
+
+
 def _centred(kernel: Tensor, inside: Tensor | None) -> Tensor:
     if inside is None:
         return kernel - kernel.mean(4, keepdim=True)
@@ -120,3 +136,4 @@ softmax = Softmax()
 sigmoid = Sigmoid()
 filter_norm = FilterNorm()
 mean_zero = MeanZero()
+one_hot = OneHot()

@@ -1,20 +1,21 @@
 """The operator: a kernel, its channels and its window, composed as a value and built as a module."""
 
 from collections import OrderedDict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from math import prod
 
 import torch
 from torch import Tensor, nn
 
-from dynops.axes import GRIDS, bind, divisors, feature_axes
+from dynops.axes import bind, divisors, feature_axes
 from dynops.errors import ShapeError, SpecError
 from dynops.ops import Geometry, Size, Window, local_sum, scatter
 from dynops.parts.channels import Channels
 from dynops.parts.context import Context
-from dynops.parts.cost import Counted, macs, parameters
+from dynops.parts.cost import Counted
 from dynops.parts.grid import CONVOLUTIONS
 from dynops.parts.kernel import Kernel, KernelModule
+from dynops.parts.layer import Layer
 from dynops.parts.norm import BatchNorm
 from dynops.parts.site import Site
 from dynops.specs import Spec, at_least, of_kind, spec
@@ -93,26 +94,8 @@ class OffsetsModule(nn.Module):
         return offsets.expand(len(context), -1, -1, prod(self.window.sizes), *grid)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Description:
-    """What an operator is and costs, at one width and size."""
-
-    signature: str
-    """The axes on which the kernel varies: `{}` static, `{b}` sample-wise, `{b, h, w}` content and location.
-
-    At a masked border a normalised kernel of any signature differs from the one inside, as it counts fewer taps."""
-    kernel: str
-    """The kernel's axes with their sizes, 1 where it is constant."""
-    parameters: int
-    """Trainable parameters."""
-    macs: int
-    """Multiply-accumulates of one image, by the rule of `dynops.parts.cost.macs`."""
-    output: tuple[int, ...]
-    """Channels of the output, and its grid."""
-
-
 @spec
-class Operator(Spec):
+class Operator(Layer):
     """A local operator: `y[b,(g o s),p] = sum over i, k of K[b,g,o,i,k,p] * V[b,(g i s),window(p,k)]`."""
 
     kernel: Kernel
@@ -158,16 +141,17 @@ class Operator(Spec):
             raise SpecError("bias has a kernel, scatter has a window: with scatter a bias is a number a channel.")
 
     @property
+    def dims(self) -> int:
+        return self.window.dims
+
+    @property
     def signature(self) -> frozenset[str]:
-        """The axes among b, h, w on which the kernel varies."""
         return self.kernel.signature | (self.context.signature if self.context else frozenset())
 
     def strided(self, stride: int) -> "Operator":
-        """Return the operator with another stride."""
         return replace(self, window=self.window.strided(stride))
 
     def output_size(self, size: Size) -> Size:
-        """Return the output's grid for that of the input."""
         grid = self.window.output_size(size)
         if self.scatter is None:
             return grid
@@ -199,29 +183,6 @@ class Operator(Spec):
                 if each is not None:
                     at_least(name, each, 1)
         return LocalOperator(self, channels, out_channels, guide_channels, size)
-
-    def describe(self, channels: int, size: Size, out_channels: int | None = None) -> Description:
-        """Say what the operator is and costs, without computing anything.
-
-        Args:
-            channels: channels of the input.
-            size: the input's grid, rows and columns.
-            out_channels: channels of the output, as in `build`.
-        """
-        with torch.device("meta"):
-            operator = self.build(channels, out_channels, size=size)
-            x = torch.empty(1, channels, *size)
-            y, kernel = operator(x, return_kernel=True)
-        grid = GRIDS[self.window.dims].split()
-        varies = [letter for letter in ("b", *grid) if ("h" if letter in grid else "b") in self.signature]
-        letters = zip(("b", "g", "o", "i", "k", *grid), kernel.shape, strict=True)
-        return Description(
-            signature="{" + ", ".join(varies) + "}",
-            kernel=" ".join(f"{letter}={count}" for letter, count in letters),
-            parameters=parameters(operator),
-            macs=macs(operator, (1, channels, *size)),
-            output=tuple(y.shape[1:]),
-        )
 
 
 class LocalOperator(Counted):
