@@ -102,7 +102,7 @@ class Operator(Layer):
     """Where the weights come from."""
     channels: Channels
     """How a kernel is spread over channels."""
-    window: Window
+    window: Geometry
     """Where it looks."""
     value: Project | None = None
     """Projection of the input to the value V; None sums the input itself."""
