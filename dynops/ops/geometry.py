@@ -84,12 +84,23 @@ class Geometry(Spec, ABC):
             whole = whole & self._spread(table >= 0, axis)
         return whole.expand(*self.tap_grid(size), *self.output_size(size)).flatten(0, self.dims - 1)
 
-    def offsets(self, size: Size, device: torch.device | None = None) -> Tensor:
-        """Return the relative place of tap k of output p, `k p`, as an index into `reaches` laid out row by row."""
-        reaches = self.reaches(size)
+    def offsets(self, size: Size, device: torch.device | None = None, reach: int | None = None) -> Tensor:
+        """Return the relative place of tap k of output p, `k p`, as an index into `reaches` laid out row by row.
+
+        Args:
+            size: the input's grid.
+            device: where the index is made.
+            reach: side of the middle part of the relative places that is counted, odd; beyond it the index is -1.
+        """
         index = torch.zeros((), dtype=torch.long, device=device)
-        for axis in range(self.dims):
-            index = index + self._spread(self.relative(size, axis, device), axis) * prod(reaches[axis + 1 :])
+        outside = torch.zeros((), dtype=torch.bool, device=device)
+        lengths = self.reaches(size)
+        sides = lengths if reach is None else (reach,) * self.dims
+        for axis, (length, side) in enumerate(zip(lengths, sides, strict=True)):
+            place = self._spread(self.relative(size, axis, device), axis) - (length - side) // 2
+            outside = outside | (place < 0) | (place >= side)
+            index = index + place * prod(sides[axis + 1 :])
+        index = index.masked_fill(outside, -1)
         return index.expand(*self.tap_grid(size), *self.output_size(size)).flatten(0, self.dims - 1)
 
     def index(self, tables: list[Tensor]) -> tuple[Tensor, ...]:

@@ -1,6 +1,6 @@
 """Scores of queries against the keys in their windows."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
 
 import torch
@@ -9,7 +9,7 @@ from torch import Tensor
 from dynops.axes import GRIDS, bind
 from dynops.ops.blocks import Common
 from dynops.ops.geometry import Geometry, Size
-from dynops.ops.taps import from_tiles, grid_of, shifts, tiles, to_tiles
+from dynops.ops.taps import count, from_tiles, grid_of, shifts, tiles, to_tiles
 from dynops.specs import one_of
 
 
@@ -33,7 +33,13 @@ RELATIONS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 
 def local_scores(
-    query: Tensor, key: Tensor, window: Geometry, *, relation: str = "dot", positions: Tensor | None = None
+    query: Tensor,
+    key: Tensor,
+    window: Geometry,
+    *,
+    relation: str = "dot",
+    positions: Tensor | None = None,
+    reach: int | None = None,
 ) -> Tensor:
     """Score each pixel's query against the keys in its window.
 
@@ -47,6 +53,7 @@ def local_scores(
             of (q - k)^2.
         positions: what is added to the key at each relative place, `g d r`, as many as the window reaches (the taps of
             a sliding one); g of size 1 where it is shared.
+        reach: side of the middle of the window that has positions; None: all of it.
     Returns:
         Scores, `b g o k h w`.
     Raises:
@@ -61,23 +68,26 @@ def local_scores(
     sizes |= dict(zip(grid.split(), window.output_size(size), strict=True))
     bind("query", query, f"b g o d {grid}", sizes)
     if positions is not None:
-        bind("positions", positions, "g d r", sizes | {"r": prod(window.reaches(size))}, ones=True)
+        places = prod(window.reaches(size)) if reach is None else reach**window.dims
+        bind("positions", positions, "g d r", sizes | {"r": places}, ones=True)
     if relation == "dot" and isinstance(window, Common):
         cut = torch.einsum("bgodtq,bgdkt->bgoktq", to_tiles(query, window, size), tiles(key, window))
         dots = from_tiles(cut, window, size)
-        return dots if positions is None else dots + local_products(query, positions, window, size)
-    places = None if positions is None or window.fixed else window.offsets(size, key.device)
-    scores = []
-    for tap, shifted in enumerate(shifts(key, window)):
-        seen = shifted
-        if positions is not None:
-            near = (..., tap, *(None,) * window.dims) if places is None else (..., places[tap])
-            seen = seen + positions[None][near]
-        scores.append(RELATIONS[relation](query, seen))
-    return torch.stack(scores, dim=3)
+        return dots if positions is None else dots + local_products(query, positions, window, size, reach)
+    added = [None] * count(window, size) if positions is None else _by_tap(positions, window, size, reach)
+    seen = (key if near is None else key + near for key, near in zip(shifts(key, window), added, strict=True))
+    return torch.stack([RELATIONS[relation](query, each) for each in seen], dim=3)
 
 
-def local_products(query: Tensor, positions: Tensor, window: Geometry, size: Size) -> Tensor:
+def _by_tap(positions: Tensor, window: Geometry, size: Size, reach: int | None) -> Sequence[Tensor]:
+    """The positions of each tap, `g d h w`, of size 1 on a grid where they are the same for all pixels."""
+    if window.fixed:
+        return positions[(..., *(None,) * window.dims)].unbind(2)
+    places = window.offsets(size, positions.device, reach)
+    return [positions[..., place.clamp(min=0)].masked_fill(place < 0, 0) for place in places]
+
+
+def local_products(query: Tensor, positions: Tensor, window: Geometry, size: Size, reach: int | None = None) -> Tensor:
     """Multiply each pixel's query with the positions of its taps.
 
     product[b,g,o,k,p] = query[b,g,o,:,p] . positions[g,:,place(p,k)]
@@ -87,6 +97,7 @@ def local_products(query: Tensor, positions: Tensor, window: Geometry, size: Siz
         positions: `g d r`, as many as the window reaches, g of size 1 where they are shared.
         window: whose taps they are.
         size: the input's grid.
+        reach: side of the middle of the window that has positions; products with the taps beyond are 0.
     Returns:
         Products, `b g o k h w`.
     """
@@ -95,5 +106,6 @@ def local_products(query: Tensor, positions: Tensor, window: Geometry, size: Siz
     products = torch.einsum("bgod...,gdr->bgor...", query, positions.expand(groups, -1, -1))
     if window.fixed:
         return products
-    places = window.offsets(size, query.device)
-    return products.gather(3, places.expand(*products.shape[:3], *places.shape))
+    places = window.offsets(size, query.device, reach)
+    seen = products.gather(3, places.clamp(min=0).expand(*products.shape[:3], *places.shape))
+    return seen if reach is None else seen.masked_fill(places < 0, 0)

@@ -194,6 +194,11 @@ class PositionTable(nn.Module):
             sizes: Size = (self.slots,)
         else:
             sizes = (self.reach,) * site.window.dims if self.reach else site.window.reaches(site.size)
+        if self.reach and site.window.fixed:
+            raise SpecError(
+                f"reach has {self.reach}, window has {site.window!r}: only a window that pixels have in common has a "
+                "part near each of them. Leave the reach out."
+            )
         groups = 1 if positions.shared else site.g
         parts: dict[str, list[tuple[int, ...]]] = {"table": [(width, *sizes)], "sum": [(width, size) for size in sizes]}
         if self.layout == "halves":
@@ -212,21 +217,13 @@ class PositionTable(nn.Module):
             nn.init.normal_(table, std=table.shape[1] ** -0.5)
 
     def forward(self, size: Size) -> Tensor:
-        """Return the vectors of all places that a window on a grid reaches."""
-        whole = self._whole()
-        if self.slots:
-            return whole.flatten(2)
-        reaches = self.window.reaches(size)
-        if self.reach:
-            # negative margins cut, positive ones add places without a vector
-            margins = [(length - self.reach) // 2 for length in reversed(reaches) for _ in range(2)]
-            whole = F.pad(whole, margins)
-        elif reaches != self.sizes:
+        """Return the vectors of all places, for an input's grid."""
+        if not self.slots and not self.reach and self.window.reaches(size) != self.sizes:
             raise ShapeError(
                 f"x has a grid of {size}, kernel has {self.sizes} relative places: a global window's table fits one "
                 "grid. Build the operator with the size of its input, or give the positions a reach."
             )
-        return whole.flatten(2)
+        return self._whole().flatten(2)
 
     def _whole(self) -> Tensor:
         if self.layout == "table":
@@ -260,7 +257,12 @@ class QueryKeyKernel(KernelModule, Counted):
             key = key.flatten(2).softmax(2).view_as(key)
         positions = None if self.positions is None else self.positions(tuple(context.shape[2:]))
         scores = local_scores(
-            query, key.unflatten(1, (g, width)), self.window, relation=self.relation, positions=positions
+            query,
+            key.unflatten(1, (g, width)),
+            self.window,
+            relation=self.relation,
+            positions=positions,
+            reach=self.positions.reach if self.positions else None,
         )
         return scores[:, :, :, None]
 
@@ -287,7 +289,7 @@ class QueryPositionKernel(KernelModule, Counted):
         query, positions = self.query(context, given), self.positions(size)
         if self.slots:
             return torch.einsum("bgod...,gdk->bgok...", query, positions)[:, :, :, None]
-        return local_products(query, positions, self.window, size)[:, :, :, None]
+        return local_products(query, positions, self.window, size, self.positions.reach)[:, :, :, None]
 
     def own_macs(self, x: Tensor) -> int:
         """Count the products of queries and positions."""
