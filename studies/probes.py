@@ -5,6 +5,7 @@ that cannot know it has the floor 1 - 1/4 = 0.75, one that knows it goes to 0. T
 what theory says.
 
     python -m studies.probes
+    python -m studies.probes --group attention
 """
 
 from collections.abc import Callable, Sequence
@@ -17,71 +18,27 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from dynops import Channels, Dynamic, Kernel, Operator, Static, Window
+from dynops import Operator
 from dynops.ablation import Factor, Job, Study, report
 from dynops.cli import command
 from dynops.data import SelectorShift
 from dynops.errors import SpecError
 from dynops.nets import Bare
 from dynops.records import RunRecord, write_atomically
+from dynops.specs import one_of
 from dynops.training import Experiment, Recipe
+from studies.probe_operators import FLOOR, GROUPS, SUBJECTS, TASKS
 
-TASKS = ("channel", "pixel", "pixel_channel", "sample", "position", "marker", "match")
-FLOOR = 0.75
-CODED = 0.9 * FLOOR  # the selector of an image stands at a tenth of its pixels
-WINDOW_CODED = 0.9**9 * FLOOR  # ... and in one of nine pixels more often
-PAIR = 0.5  # two channels with different selectors share one kernel, which can but average them
 TOLERANCE = 0.05
-
-
-def phi(context: str, shared: str = "") -> Dynamic:
-    """Return the generated kernel of all probes: 24 hidden channels, biases, no norm."""
-    return Dynamic(context=context, hidden=24, norm=None, bias=True, shared=shared)
-
-
-def _operator(kernel: Kernel, channels: str, **sizes: int) -> Operator:
-    return Operator(kernel=kernel, channels=Channels(channels, **sizes), window=Window(3))
-
-
-OPERATORS = {
-    "static_shared": _operator(Static(), "s"),
-    "static_specific": _operator(Static(), "g"),
-    "constant_specific": _operator(phi("constant"), "g"),
-    "position_shared": _operator(phi("position"), "s"),
-    "global_shared": _operator(phi("global"), "s"),
-    "pixel_shared": _operator(phi("pixel"), "s"),
-    "pixel_specific": _operator(phi("pixel"), "g"),
-    "window_shared": _operator(phi("window"), "s"),
-    "static_plus_pixel": _operator(Static() + phi("pixel", shared="g"), "g"),
-    "static_times_pixel": _operator(Static() * phi("pixel", shared="g"), "g"),
-    "pixel_4_contiguous": _operator(phi("pixel"), "(g s)", g=4),
-    "pixel_4_interleaved": _operator(phi("pixel"), "(s g)", g=4),
-}
-_CENTRE: dict[str, float | None] = {"pixel": 0.0, "sample": CODED}
-THEORY: dict[str, dict[str, float | None]] = {
-    "static_shared": {},
-    "static_specific": {"channel": 0.0},
-    "constant_specific": {"channel": 0.0},
-    "position_shared": {"position": 0.0},
-    "global_shared": {"sample": 0.0},
-    "pixel_shared": _CENTRE,
-    "pixel_specific": {**_CENTRE, "channel": 0.0, "pixel_channel": 0.0},
-    # a window sees its neighbours' values as well, so theory gives no floor where it could use them
-    "window_shared": {"channel": None, "pixel": 0.0, "sample": WINDOW_CODED, "marker": 0.0, "match": 0.0},
-    "static_plus_pixel": {**_CENTRE, "channel": 0.0},
-    "static_times_pixel": {**_CENTRE, "channel": 0.0},
-    "pixel_4_contiguous": {**_CENTRE, "channel": PAIR, "pixel_channel": PAIR},
-    "pixel_4_interleaved": {**_CENTRE, "channel": 0.0, "pixel_channel": 0.0},
-}
-"""Best mean square error of each operator on each task, the floor where none is given; None: theory is silent."""
 
 
 def study(
     steps: int,
     seeds: int,
     run: Callable[[Job], RunRecord],
-    operators: Sequence[str] = tuple(OPERATORS),
+    operators: Sequence[str] = tuple(GROUPS["axes"]),
     tasks: Sequence[str] = TASKS,
+    name: str = "probes",
 ) -> Study:
     """Return the study: every operator on every task."""
     batch_size, epochs = 32, 2
@@ -89,14 +46,14 @@ def study(
         epochs=epochs, batch_size=batch_size, learning_rate=1e-2, weight_decay=0.0, clip=None, label_smoothing=0.0
     )
     data = SelectorShift(task=tasks[0], train=steps * batch_size // epochs)
-    base = Experiment(network=Bare(operator=OPERATORS[operators[0]]), data=data, recipe=recipe)
+    base = Experiment(network=Bare(operator=SUBJECTS[operators[0]].operator), data=data, recipe=recipe)
     return Study(
-        name="probes",
+        name=name,
         question="Which operator can know which neighbour is the answer?",
         base=base,
         factors=(
             Factor("task", {task: _with_task(task) for task in tasks}),
-            Factor("operator", {name: _with_operator(OPERATORS[name]) for name in operators}),
+            Factor("operator", {each: _with_operator(SUBJECTS[each].operator) for each in operators}),
         ),
         seeds=range(seeds),
         run=run,
@@ -109,7 +66,7 @@ def study(
 
 def theory(operator: str, task: str) -> float | None:
     """Return the best mean square error of an operator on a task; None where theory is silent."""
-    return THEORY[operator].get(task, FLOOR)
+    return SUBJECTS[operator].best.get(task, FLOOR)
 
 
 def table(records: Sequence[RunRecord]) -> tuple[list[str], list[list[str]]]:
@@ -133,24 +90,31 @@ def table(records: Sequence[RunRecord]) -> tuple[list[str], list[list[str]]]:
     return ["operator", "parameters", *tasks], rows
 
 
-def main(seeds: int = 2, steps: int = 800, folder: Path = Path("runs/probes"), accelerator: str = "auto") -> None:
+def main(
+    seeds: int = 2, steps: int = 800, group: str = "axes", folder: Path | None = None, accelerator: str = "auto"
+) -> None:
     """Run the probes and print the table; started again, it goes on where it was.
 
     Args:
         seeds: number of blocks; each operator learns each task once with each.
         steps: training steps of each run, an even number.
-        folder: where records and report go.
+        group: which operators: `axes`, the parts one at a time, or a group of the zoo.
+        folder: where records and report go; runs/probes, or runs/probes-GROUP, by default.
         accelerator: `cpu`, `cuda` or `mps`; `auto` takes the best one of this machine.
     """
     if steps < 2 or steps % 2:
         raise SpecError(f"steps has {steps}: must be an even number of at least 2.")
+    one_of("group", group, tuple(GROUPS))
+    name = "probes" if group == "axes" else f"probes-{group}"
+    folder = folder or Path("runs") / name
 
     def run(job: Job) -> RunRecord:
         assert isinstance(job.spec, Experiment)
         return job.spec.run(job.seed, folder=job.folder, accelerator=accelerator, on_epoch=job.on_epoch)
 
-    probes = study(steps, seeds, run)
-    for cell in probes.cells()[: len(OPERATORS)]:  # all operators on one task
+    operators = tuple(GROUPS[group])
+    probes = study(steps, seeds, run, operators, name=name)
+    for cell in probes.cells()[: len(operators)]:  # all operators on one task
         cell.check(0, accelerator=accelerator)
     records = probes.execute(folder)
     head, rows = table(records)

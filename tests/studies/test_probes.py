@@ -33,7 +33,7 @@ def run(job: Job) -> RunRecord:
 
 @pytest.mark.parametrize("operator", COUNTS)
 def test_an_operator_has_the_parameters_of_the_published_table(operator: str) -> None:
-    module = probes.OPERATORS[operator].build(8, guide_channels=16, size=(18, 18))
+    module = probes.SUBJECTS[operator].operator.build(8, guide_channels=16, size=(18, 18))
     assert parameters(module) == COUNTS[operator]
 
 
