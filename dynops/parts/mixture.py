@@ -39,7 +39,7 @@ class Mixture(Kernel):
         return self.router.signature.union(*(expert.signature for expert in self.experts))
 
     def build(self, site: Site) -> KernelModule:
-        router = self.router.build(replace(site, g=1, o=1, i=1, slots=len(self.experts), summands=None))
+        router = self.router.build(replace(site, g=1, o=1, i=1, slots=len(self.experts), biased=None))
         return MixtureKernel([expert.build(site) for expert in self.experts], router)
 
 

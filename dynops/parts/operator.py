@@ -221,7 +221,7 @@ class LocalOperator(Counted):
         self.bias = nn.Parameter(torch.empty(self.split.out_channels)) if operator.bias is True else None
         self.bias_kernel = None
         if isinstance(operator.bias, Kernel):
-            self.bias_kernel = operator.bias.build(replace(site, i=1, slots=1, summands=site.fan_in))
+            self.bias_kernel = operator.bias.build(replace(site, i=1, slots=1, biased=site.i))
         outputs = out_channels or channels
         self.out = operator.out.build(self.split.out_channels, outputs, dims) if operator.out else nn.Identity()
         self.fan_in = site.fan_in if self.bias is not None else None

@@ -21,8 +21,8 @@ class Site:
     """The input's grid, where known."""
     slots: int | None = None
     """Number of weights that stand in the place of taps: those of a router for its experts, or 1 of a bias."""
-    summands: int | None = None
-    """Number of products in each sum that the weights stand in, where it is not i times the taps."""
+    biased: int | None = None
+    """Size of the axis i of the kernel to which this is the bias."""
     given: int | None = None
     """Channels of the operator's own context, where it has one."""
 
@@ -33,8 +33,10 @@ class Site:
 
     @property
     def fan_in(self) -> int:
-        """Number of products in each sum that the weights stand in."""
-        return self.summands or self.i * self.taps
+        """Number of products in each sum that the weights stand in; a bias is drawn as the kernel beside it."""
+        if self.biased:
+            return self.biased * prod(self.window.tap_grid(self.size))
+        return self.i * self.taps
 
     def positions(self) -> Size:
         """The output's grid, for a table that has an entry for each position.
