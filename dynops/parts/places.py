@@ -109,7 +109,7 @@ class DeltaKernel(KernelModule):
         offsets = kernel.offsets or ((0,) * self.dims,)
         if len(offsets) not in (1, site.g):
             raise ShapeError(
-                f"offsets has {len(offsets)} places, channels have g={site.g}: give one, or one for each g."
+                f"offsets has {len(offsets)} places, channels have g={site.g}: give one for all, or one for each g."
             )
         table = torch.zeros(len(offsets), *sizes)
         for row, offset in zip(table, offsets, strict=True):

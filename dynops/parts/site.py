@@ -46,7 +46,7 @@ class Site:
         """
         if self.size is None:
             raise SpecError(
-                "size has None: a kernel with context 'position' learns a table for the grid of its input. "
+                "size has None: a kernel that learns positions has a table for the grid of its input. "
                 "Build it with size=(rows, columns)."
             )
         return self.window.output_size(self.size)

@@ -18,6 +18,7 @@ from dynops.parts import (
     Static,
     filter_norm,
     mean_zero,
+    one_hot,
     sigmoid,
     softmax,
 )
@@ -55,6 +56,25 @@ def test_normaliser_is_that_of_its_formula(normaliser: Normaliser, border: str) 
     mine, theirs = (torch.autograd.grad(y, kernel, weight)[0] for y in (found, expected))
     torch.testing.assert_close(mine, theirs, **EXACT)
     assert torch.autograd.gradcheck(lambda each: normaliser(each, inside), (kernel,))
+
+
+@pytest.mark.parametrize("border", ["zeros", "mask"])
+def test_one_hot_chooses_the_greatest_inside_and_learns_as_a_softmax(border: str) -> None:
+    size = (3, 4)
+    inside = Window(3, border=border).inside(size) if border == "mask" else None
+    kernel = torch.randn(2, 1, 1, 1, 9, *size, dtype=torch.float64, requires_grad=True)
+    found = one_hot(kernel, inside)
+    counted = torch.ones(9, *size, dtype=torch.bool) if inside is None else inside
+    for b in range(2):
+        for h in range(3):
+            for w in range(4):
+                weights = kernel[b, 0, 0, 0, :, h, w].tolist()
+                best = max((tap for tap in range(9) if counted[tap, h, w]), key=weights.__getitem__)
+                assert found[b, 0, 0, 0, :, h, w].tolist() == [float(tap == best) for tap in range(9)]
+    weight = torch.randn_like(found)
+    mine, theirs = (torch.autograd.grad(y, kernel, weight)[0] for y in (found, softmax(kernel, inside)))
+    torch.testing.assert_close(mine, theirs, **EXACT)
+    assert repr(one_hot) == "one_hot"
 
 
 @pytest.mark.parametrize("normaliser", [filter_norm, mean_zero], ids=repr)

@@ -43,7 +43,7 @@ def test_input_that_does_not_fit_is_refused(layer: Any, inputs: tuple[torch.Tens
 
 def test_kernel_of_positions_needs_the_size_of_its_input() -> None:
     message = (
-        r"^size has None: a kernel with context 'position' learns a table for the grid of its input\. "
+        r"^size has None: a kernel that learns positions has a table for the grid of its input\. "
         r"Build it with size=\(rows, columns\)\.$"
     )
     with pytest.raises(SpecError, match=message):
