@@ -59,8 +59,9 @@ def on_operator(change: Callable[[Operator], Operator]) -> Callable[[Experiment]
 
     def level(experiment: Experiment) -> Experiment:
         assert isinstance(experiment.network, ResidualNetwork)
-        operators = tuple(change(each) for each in experiment.network.operators)
-        return replace(experiment, network=replace(experiment.network, operators=operators))
+        (operator,) = experiment.network.operators
+        assert isinstance(operator, Operator)
+        return replace(experiment, network=replace(experiment.network, operators=(change(operator),)))
 
     return level
 

@@ -7,18 +7,18 @@ import pytest
 NAMES = {
     "dynops": (
         "BatchNorm Block ChannelStatistics Channels Context Delta Dynamic FilterNorm Gaussian Global GlobalStatistics "
-        "Hidden Kernel Layer Linear MeanZero Mixture Offsets OneHot Operator Pair Patch PooledTaps Positions Project "
-        "Query QueryKey QueryPosition Read Relative Sigmoid Softmax Static Window filter_norm local_sum macs "
-        "mean_zero one_hot parameters sigmoid softmax zoo"
+        "Hidden Kernel Layer Linear MeanZero Mixture Offsets OneHot Operator Pair Parallel Patch Pointwise PooledTaps "
+        "Positions Project Query QueryKey QueryPosition Read Relative Series Sigmoid Softmax Static Window "
+        "filter_norm fold_all local_sum macs mean_zero one_hot parameters sigmoid softmax zoo"
     ),
     "dynops.parts.zoo": (
-        "FAMILY carafe channel_gate condconv conv2d conv_transpose2d decoupled_dynamic_filter deformable_conv "
+        "FAMILY carafe cbam channel_gate condconv conv2d conv_transpose2d decoupled_dynamic_filter deformable_conv "
         "depthwise drconv dynamic_conv dynamic_conv1d dynamic_depthwise halo_attention involution involution_keras "
         "involution_with_coordinates lambda_layer lightweight_conv local_relation locally_connected "
-        "low_rank_locally_connected modulated_deformable_conv neighbourhood_attention odconv outlook_attention "
-        "pairwise_attention patchwise_attention pixel_adaptive_conv pixel_mixture pooling shared_depthwise shift "
-        "spatial_gate squeeze_excitation stand_alone_attention static_plus_dynamic token_mixing weightnet "
-        "window_attention"
+        "low_rank_locally_connected mlp_mixing modulated_deformable_conv neighbourhood_attention odconv "
+        "outlook_attention pairwise_attention patchwise_attention pixel_adaptive_conv pixel_mixture pooling "
+        "shared_depthwise shift spatial_gate squeeze_excitation stand_alone_attention static_plus_dynamic "
+        "token_mixing weightnet window_attention"
     ),
     "dynops.nets": "Bare KerasCNN KerasINN Network ResidualNetwork",
     "dynops.data": (

@@ -5,10 +5,10 @@ from collections import OrderedDict
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dynops.errors import SpecError
+from dynops.errors import ShapeError, SpecError
 from dynops.nets.network import Network, Shape
 from dynops.ops.geometry import Size
-from dynops.parts.operator import Operator
+from dynops.parts.layer import Layer
 from dynops.specs import at_least, of_kind, spec
 
 
@@ -20,8 +20,9 @@ class ResidualNetwork(Network):
     Source: He et al., Deep Residual Learning, CVPR 2016; the slot is where Li et al., CVPR 2021 put involution.
     """
 
-    operators: tuple[Operator, ...]
-    """The operator of each stage, its stride set by the network; a single one serves all stages."""
+    operators: tuple[Layer, ...]
+    """What stands in the slot of each block, its stride set by the network: one for all blocks, one for each stage, or
+    one for each block, the first stage's blocks first. A layer combines several operators in one slot."""
     depths: tuple[int, ...] = (1, 1, 1)
     """Blocks in each stage."""
     width: int = 32
@@ -34,7 +35,7 @@ class ResidualNetwork(Network):
     def __post_init__(self) -> None:
         of_kind("operators", self.operators, tuple)
         for operator in self.operators:
-            of_kind("operators", operator, Operator)
+            of_kind("operators", operator, Layer)
         if not self.depths:
             raise SpecError("depths has (): must give the blocks of one stage or more.")
         for name, value in (("width", self.width), ("growth", self.growth), ("stem_stride", self.stem_stride)):
@@ -43,35 +44,46 @@ class ResidualNetwork(Network):
             at_least("depths", depth, 1)
         if self.stem_stride & (self.stem_stride - 1):
             raise SpecError(f"stem_stride has {self.stem_stride}: must be a power of two.")
-        if len(self.operators) not in (1, len(self.depths)):
+        if len(self.operators) not in (1, len(self.depths), sum(self.depths)):
             raise SpecError(
-                f"operators has {len(self.operators)} operators, depths has {len(self.depths)} stages: give one "
-                "operator for all stages, or one for each."
+                f"operators has {len(self.operators)} operators, depths has {len(self.depths)} stages with "
+                f"{sum(self.depths)} blocks in all: give one operator for all, one for each stage, or one for each "
+                "block."
             )
 
     def build(self, shape: Shape, outputs: int) -> nn.Module:
-        operators = self.operators if len(self.operators) > 1 else self.operators * len(self.depths)
+        operators = iter(self._of_blocks())
         channels = self.width
         size: Size = shape[1:]
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["stem"], size = _stem(shape[0], channels, size, self.stem_stride)
-        for stage, (operator, depth) in enumerate(zip(operators, self.depths, strict=True)):
+        for stage, depth in enumerate(self.depths):
             width = self.width * self.growth**stage
             for block in range(depth):
                 stride = 2 if stage and not block else 1
-                layers[f"stage{stage + 1}_block{block + 1}"] = Bottleneck(operator, channels, width, stride, size)
+                bottleneck = Bottleneck(next(operators), channels, width, stride, size)
+                layers[f"stage{stage + 1}_block{block + 1}"] = bottleneck
                 channels, size = width, (-(-size[0] // stride), -(-size[1] // stride))
         layers["head"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, outputs))
         return nn.Sequential(layers)
+
+    def _of_blocks(self) -> tuple[Layer, ...]:
+        """The operator of every block."""
+        if len(self.operators) == sum(self.depths):
+            return self.operators
+        operators = self.operators if len(self.operators) > 1 else self.operators * len(self.depths)
+        return tuple(each for each, depth in zip(operators, self.depths, strict=True) for _ in range(depth))
 
 
 class Bottleneck(nn.Module):
     """A residual block: 1x1, the operator, 1x1; where the shape changes, the shortcut is a strided 1x1."""
 
-    def __init__(self, operator: Operator, channels: int, width: int, stride: int, size: Size) -> None:
+    def __init__(self, operator: Layer, channels: int, width: int, stride: int, size: Size) -> None:
         super().__init__()
         self.enter = _convolution(channels, width)
-        self.operator = operator.strided(stride).build(width, width, size=size)
+        operator = operator.strided(stride)
+        _check_grid(operator, size, stride)
+        self.operator = operator.build(width, width, size=size)
         self.norm = nn.BatchNorm2d(width)
         self.leave = nn.Conv2d(width, width, 1, bias=False)
         self.leave_norm = ZeroNorm(width)
@@ -92,6 +104,15 @@ class ZeroNorm(nn.BatchNorm2d):
     def reset_parameters(self) -> None:
         super().reset_parameters()
         nn.init.zeros_(self.weight)
+
+
+def _check_grid(operator: Layer, size: Size, stride: int) -> None:
+    grid, needed = operator.output_size(size), tuple(-(-length // stride) for length in size)
+    if grid != needed:
+        raise ShapeError(
+            f"operators has {operator!r} with an output grid of {grid}, its block has one of {needed}: must be equal. "
+            "Let the network set the stride."
+        )
 
 
 def _convolution(channels: int, width: int, size: int = 1, stride: int = 1, relu: bool = True) -> nn.Module:

@@ -2,10 +2,12 @@
 
 from dynops.parts import zoo
 from dynops.parts.channels import Channels
+from dynops.parts.combine import Parallel, Pointwise, Series
 from dynops.parts.context import Context
 from dynops.parts.cost import macs, parameters
 from dynops.parts.dynamic import Dynamic, Hidden, Linear, Read
 from dynops.parts.features import ChannelStatistics, GlobalStatistics, Pair, Patch, PooledTaps
+from dynops.parts.fold import fold_all
 from dynops.parts.gaussian import Gaussian
 from dynops.parts.kernel import Kernel, Static
 from dynops.parts.layer import Description, Layer
@@ -51,7 +53,9 @@ __all__ = [
     "OneHot",
     "Operator",
     "Pair",
+    "Parallel",
     "Patch",
+    "Pointwise",
     "PooledTaps",
     "Positions",
     "Project",
@@ -60,10 +64,12 @@ __all__ = [
     "QueryPosition",
     "Read",
     "Relative",
+    "Series",
     "Sigmoid",
     "Softmax",
     "Static",
     "filter_norm",
+    "fold_all",
     "macs",
     "mean_zero",
     "one_hot",

@@ -16,7 +16,6 @@ from dynops.parts.norm import ACTIVATIONS, BatchNorm
 from dynops.specs import at_least, of_kind, one_of, spec
 
 MERGES = ("sum", "concat", "gate")
-_ANY_LENGTH = 128  # of a grid that nothing is computed on: longer than windows reach
 
 
 @spec
@@ -46,6 +45,12 @@ class Series(Layer):
         strided = (layer.strided(stride) if place == first else layer for place, layer in enumerate(self.layers))
         return replace(self, layers=tuple(strided))
 
+    def width(self, channels: int, out_channels: int | None = None) -> int:
+        last = self._moving()[-1]
+        for place, layer in enumerate(self.layers):
+            channels = layer.width(channels, out_channels if place == last else None)
+        return channels
+
     def output_size(self, size: Size) -> Size:
         for layer in self.layers:
             size = layer.output_size(size)
@@ -62,20 +67,29 @@ class Series(Layer):
         """Make the module for a width, as every `Layer` does.
 
         Raises:
-            ShapeError: a width does not divide as a layer needs it, or a layer has a guide of another grid than its
-                input's, as one before it has a stride.
+            ShapeError: a width does not divide as a layer needs it, or a layer with a guide stands behind a stride.
             SpecError: a size is missing or is not a positive number.
         """
+        if guide_channels is not None and size is not None:
+            self._check_guided(guide_channels, size)
         last, modules = self._moving()[-1], []
         for place, layer in enumerate(self.layers):
-            if guide_channels is not None and place:
-                _check_guided(self.layers[place - 1], guide_channels, size)
             outputs = out_channels if place == last else None
             modules.append(layer.build(channels, outputs, guide_channels=guide_channels, size=size))
             if place + 1 < len(self.layers):
-                channels = outputs or _width(layer, channels, guide_channels, size)
+                channels = layer.width(channels, outputs)
                 size = None if size is None else layer.output_size(size)
         return SeriesModule(modules)
+
+    def _check_guided(self, guide_channels: int, size: Size) -> None:
+        grid = whole = tuple(size)
+        for layer in self.layers:
+            if grid != whole and not isinstance(layer, Pointwise):
+                raise ShapeError(
+                    f"guide_channels has {guide_channels}, layers has {layer!r} behind a stride: guide and input of a "
+                    "layer must have one grid. Give the stride to the last layer."
+                )
+            grid = layer.output_size(grid)
 
     def _moving(self) -> list[int]:
         """Places of the layers that can have a stride and a width of their own, or of all where none can."""
@@ -118,6 +132,10 @@ class Parallel(Layer):
     def strided(self, stride: int) -> "Parallel":
         return replace(self, layers=tuple(layer.strided(stride) for layer in self.layers))
 
+    def width(self, channels: int, out_channels: int | None = None) -> int:
+        widths = [layer.width(channels, self._outputs(out_channels)) for layer in self.layers]
+        return sum(widths) if self.merge == "concat" else widths[0]
+
     def output_size(self, size: Size) -> Size:
         """Return the output's grid for that of the input.
 
@@ -146,7 +164,7 @@ class Parallel(Layer):
         modules = [layer.build(channels, outputs, guide_channels=guide_channels, size=size) for layer in self.layers]
         if self.merge == "concat":
             return ParallelModule(modules, Concatenate())
-        widths = [outputs or _width(layer, channels, guide_channels, size) for layer in self.layers]
+        widths = [layer.width(channels, outputs) for layer in self.layers]
         if len(set(widths)) > 1:
             came = ", ".join(map(str, widths))
             raise ShapeError(
@@ -202,6 +220,9 @@ class Pointwise(Layer):
         if stride != 1:
             raise SpecError(f"stride has {stride}: Pointwise keeps each pixel, it must be 1.")
         return self
+
+    def width(self, channels: int, out_channels: int | None = None) -> int:
+        return channels
 
     def output_size(self, size: Size) -> Size:
         return size
@@ -281,8 +302,8 @@ class Gate(Counted):
         mean = sum(others, first).mean(tuple(range(2, first.dim())), keepdim=True)
         scores = self.span(torch.relu(self.norm(self.reduce(mean)))).unflatten(1, (self.branches, -1))
         weights = scores.softmax(1).unbind(1)  # of each branch, b c 1 1
-        first, *others = (weight * branch for weight, branch in zip(weights, (first, *others), strict=True))
-        return sum(others, first)
+        weighed = [weight * branch for weight, branch in zip(weights, (first, *others), strict=True)]
+        return sum(weighed[1:], weighed[0])
 
     def own_macs(self, x: Tensor) -> int:
         """Count the products of weights and branches."""
@@ -318,15 +339,6 @@ def _check_layers(layers: tuple[Layer, ...]) -> None:
         raise SpecError(f"layers has dims={', '.join(str(layer.dims) for layer in layers)}: must be equal.")
 
 
-def _check_guided(before: Layer, guide_channels: int, size: Size | None) -> None:
-    grid = _grid(before, size)
-    if before.output_size(grid) != grid:
-        raise ShapeError(
-            f"guide_channels has {guide_channels}, layers has {before!r}, which changes the grid: the layers behind it "
-            "need a guide on theirs. Give the stride to the last layer."
-        )
-
-
 def _common_grid(grids: Iterable[Size]) -> Size:
     first, *others = grids
     for other in others:
@@ -335,16 +347,3 @@ def _common_grid(grids: Iterable[Size]) -> Size:
                 f"layers has output grids of {first} and {other}: must be equal. Give every branch the same stride."
             )
     return first
-
-
-def _grid(layer: Layer, size: Size | None) -> Size:
-    return (_ANY_LENGTH,) * layer.dims if size is None else tuple(size)
-
-
-def _width(layer: Layer, channels: int, guide_channels: int | None, size: Size | None) -> int:
-    """Channels that a layer gives an input, found without computing anything."""
-    grid = _grid(layer, size)
-    with torch.device("meta"), torch.no_grad():
-        module = layer.build(channels, guide_channels=guide_channels, size=size).eval()
-        guide = None if guide_channels is None else torch.empty(1, guide_channels, *grid)
-        return _call(module, torch.empty(1, channels, *grid), guide).shape[1]

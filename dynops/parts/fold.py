@@ -3,19 +3,20 @@
 import copy
 from itertools import chain, takewhile
 from math import prod
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from dynops.errors import SpecError
+from dynops.ops.geometry import Geometry
 from dynops.ops.window import Window
 from dynops.parts.channels import Split
+from dynops.parts.cost import Counted
 from dynops.parts.grid import CONVOLUTIONS
-from dynops.parts.kernel import Kernel, NormalisedKernel
-from dynops.parts.operator import LocalOperator, Project
-from dynops.specs import of_kind
+from dynops.parts.kernel import Kernel, KernelModule, NormalisedKernel
+from dynops.parts.norm import HiddenNorm
 
 Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 
@@ -27,37 +28,52 @@ class Map(NamedTuple):
     shift: Tensor
 
 
-@torch.no_grad()
-def fold(operator: LocalOperator) -> Convolution:
-    """Fold an operator into one plain convolution with the same outputs.
+class Foldable(Counted):
+    """Base of the operator: where its kernel does not vary, it is a plain convolution."""
 
-    Groups are kept where the channels' pattern has them in front on both sides and there are no projections; any other
-    operator becomes a dense convolution.
+    spec: Any
+    """The `Operator` that built it."""
+    channels: int
+    guide_channels: int | None
+    split: Split
+    window: Geometry
+    kernel: KernelModule
+    context: nn.Module | None
+    value: nn.Module
+    out: nn.Module
+    bias: Tensor | None
+    bias_kernel: KernelModule | None
 
-    Args:
-        operator: what an `Operator` built, in evaluation mode; it stays as it is.
-    Returns:
-        The convolution, on the device and of the dtype of the operator's parameters.
-    Raises:
-        SpecError: the operator is in training, its kernel or bias varies with the image or the pixel, or its window,
-            border or value is not that of a convolution; the message says which.
-    """
-    _check(operator)
-    kernel, bias = _constants(operator)
-    split, value, out = operator.split, _map(operator.value), _map(operator.out)
-    groups = 1 if value or out else _groups(split)
-    weight = _weight(kernel, split, groups)
-    if value:
-        bias = bias + torch.einsum("oik,i->o", weight, value.shift)
-        weight = torch.einsum("oik,ic->ock", weight, value.matrix)
-    if out:
-        weight = torch.einsum("po,oik->pik", out.matrix, weight)
-        bias = out.matrix @ bias + out.shift
-    return _convolution(operator, weight, bias, groups)
+    @torch.no_grad()
+    def fold(self) -> Convolution:
+        """Fold the operator into one plain convolution with the same outputs; the operator stays as it is.
+
+        Groups are kept where the channels' pattern has them in front on both sides and there are no projections; any
+        other operator becomes a dense convolution. With border `circular` torch's takes no input that a window goes
+        round twice.
+
+        Returns:
+            The convolution, on the device and of the dtype of the operator's parameters.
+        Raises:
+            SpecError: the operator is in training, its kernel or bias varies with the image or the pixel, or its
+                window, border or value is not that of a convolution; the message says which.
+        """
+        _check(self)
+        kernel, bias = _constants(self)
+        split, value, out = self.split, _map(self.value), _map(self.out)
+        groups = 1 if value or out else _groups(split)
+        weight = _weight(kernel, split, groups)
+        if value:
+            bias = bias + torch.einsum("oik,i->o", weight, value.shift)
+            weight = torch.einsum("oik,ic->ock", weight, value.matrix)
+        if out:
+            weight = torch.einsum("po,oik->pik", out.matrix, weight)
+            bias = out.matrix @ bias + out.shift
+        return _convolution(self, weight, bias, groups)
 
 
 def fold_all(module: nn.Module) -> nn.Module:
-    """Return a copy of a network with every operator that `fold` takes replaced by its convolution.
+    """Return a copy of a network with every operator that can be folded replaced by its convolution.
 
     Args:
         module: a network in evaluation mode, or an operator; it stays as it is.
@@ -69,22 +85,21 @@ def fold_all(module: nn.Module) -> nn.Module:
     root = nn.ModuleDict({"module": copy.deepcopy(module)})
     folded: dict[nn.Module, nn.Module] = {}
     for path, each in list(root.named_modules(remove_duplicate=False)):
-        if isinstance(each, LocalOperator):
+        if isinstance(each, Foldable):
             if each not in folded:
                 folded[each] = _folded_or_left(each)
             root.set_submodule(path, folded[each])
     return root["module"]
 
 
-def _folded_or_left(operator: LocalOperator) -> nn.Module:
+def _folded_or_left(operator: Foldable) -> nn.Module:
     try:
-        return fold(operator)
+        return operator.fold()
     except SpecError:
         return operator
 
 
-def _check(operator: LocalOperator) -> None:
-    of_kind("operator", operator, LocalOperator)
+def _check(operator: Foldable) -> None:
     if any(module.training for module in operator.modules()):
         raise SpecError("operator has training=True: kernels and norms still change. Call eval() first.")
     parts = operator.spec
@@ -110,7 +125,7 @@ def _check_varies(name: str, kernel: Kernel, signature: frozenset[str]) -> None:
         )
 
 
-def _check_window(operator: LocalOperator) -> None:
+def _check_window(operator: Foldable) -> None:
     window, value = operator.window, operator.spec.value
     if not isinstance(window, Window) or not window.fixed:
         raise SpecError(f"window has {window!r}: a convolution needs a sliding Window, whose border is not 'shift'.")
@@ -131,6 +146,11 @@ def _check_window(operator: LocalOperator) -> None:
         )
 
 
+def _sliding(operator: Foldable) -> Window:
+    assert isinstance(operator.window, Window), "checked before"
+    return operator.window
+
+
 def _reaches(window: Window) -> list[int]:
     """Pixels from the first to the last tap."""
     return [dilation * (size - 1) for size, dilation in zip(window.sizes, window.dilations, strict=True)]
@@ -143,15 +163,15 @@ def _symmetric(window: Window, axis: int) -> bool:
     return reach == 0 or window.padding == "centre" or same
 
 
-def _shifts(project: Project | None) -> bool:
+def _shifts(project: Any) -> bool:
     return project is not None and (project.bias or project.norm is not None)
 
 
-def _constants(operator: LocalOperator) -> tuple[Tensor, Tensor]:
+def _constants(operator: Foldable) -> tuple[Tensor, Tensor]:
     """The kernel, `g o i k`, and what is added to the channels of the sum."""
-    window, split = operator.window, operator.split
+    split = operator.split
     like = next(chain(operator.parameters(), operator.buffers()))
-    x = like.new_zeros(1, operator.channels, *(reach + 1 for reach in _reaches(window)))
+    x = like.new_zeros(1, operator.channels, *(reach + 1 for reach in _reaches(_sliding(operator))))
     given = None if operator.context is None else operator.context(x)
     kernel = _constant("kernel", operator.kernel(x, given))
     bias = kernel.new_zeros(split.out_channels)
@@ -173,11 +193,18 @@ def _map(project: nn.Module) -> Map | None:
     """A projection's map, its normalisation included; None where there is no projection."""
     if isinstance(project, nn.Identity):
         return None
-    exact = copy.deepcopy(project)
-    exact = exact.to(torch.promote_types(next(exact.parameters()).dtype, torch.float32))
-    convolution = fuse_conv_bn_eval(*exact) if isinstance(exact, nn.Sequential) else exact
+    exact = torch.promote_types(next(project.parameters()).dtype, torch.float32)
+    convolution, *norms = (copy.deepcopy(each).to(exact) for each in _layers(project))
+    assert isinstance(convolution, Convolution)
+    for norm in norms:
+        assert isinstance(norm, HiddenNorm)
+        convolution = fuse_conv_bn_eval(convolution, norm)
     matrix, shift = convolution.weight.flatten(1), convolution.bias
     return Map(matrix, matrix.new_zeros(len(matrix)) if shift is None else shift)
+
+
+def _layers(project: nn.Module) -> list[nn.Module]:
+    return list(project) if isinstance(project, nn.Sequential) else [project]
 
 
 def _groups(split: Split) -> int:
@@ -195,9 +222,8 @@ def _weight(kernel: Tensor, split: Split, groups: int) -> Tensor:
     return split.merge(summed).transpose(0, 1)
 
 
-def _convolution(operator: LocalOperator, weight: Tensor, bias: Tensor, groups: int) -> Convolution:
-    window, like = operator.window, next(chain(operator.parameters(), operator.buffers()))
-    assert isinstance(window, Window), "checked before"
+def _convolution(operator: Foldable, weight: Tensor, bias: Tensor, groups: int) -> Convolution:
+    window, like = _sliding(operator), next(chain(operator.parameters(), operator.buffers()))
     biased = operator.spec.bias is not False or _shifts(operator.spec.value) or _shifts(operator.spec.out)
     convolution = CONVOLUTIONS[window.dims](
         operator.channels,

@@ -52,6 +52,10 @@ class Layer(Spec, ABC):
         """Return the layer with another stride."""
 
     @abstractmethod
+    def width(self, channels: int, out_channels: int | None = None) -> int:
+        """Return the output's channels; arguments and errors as in `build`."""
+
+    @abstractmethod
     def output_size(self, size: Size) -> Size:
         """Return the output's grid for that of the input."""
 

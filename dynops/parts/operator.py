@@ -10,9 +10,9 @@ from torch import Tensor, nn
 from dynops.axes import bind, divisors, feature_axes
 from dynops.errors import ShapeError, SpecError
 from dynops.ops import Geometry, Size, Window, local_sum, scatter
-from dynops.parts.channels import Channels
+from dynops.parts.channels import Channels, Split
 from dynops.parts.context import Context
-from dynops.parts.cost import Counted
+from dynops.parts.fold import Foldable
 from dynops.parts.grid import CONVOLUTIONS
 from dynops.parts.kernel import Kernel, KernelModule
 from dynops.parts.layer import Layer
@@ -151,6 +151,14 @@ class Operator(Layer):
     def strided(self, stride: int) -> "Operator":
         return replace(self, window=self.window.strided(stride))
 
+    def width(self, channels: int, out_channels: int | None = None) -> int:
+        return (out_channels or channels) if self.out else self.split(channels, out_channels).out_channels
+
+    def split(self, channels: int, out_channels: int | None = None) -> Split:
+        """Find the sizes of the channel letters at a width; arguments and errors as in `build`."""
+        summed = self.value.width(channels) if self.value else channels
+        return self.channels.resolve(summed, None if self.out else out_channels)
+
     def output_size(self, size: Size) -> Size:
         grid = self.window.output_size(size)
         if self.scatter is None:
@@ -185,7 +193,7 @@ class Operator(Layer):
         return LocalOperator(self, channels, out_channels, guide_channels, size)
 
 
-class LocalOperator(Counted):
+class LocalOperator(Foldable):
     """What an `Operator` builds: maps `b c h w` to `b c' h' w'`; the window's dims say which grid."""
 
     def __init__(
@@ -201,8 +209,7 @@ class LocalOperator(Counted):
         self.channels = channels
         self.guide_channels = guide_channels
         self.window, dims = operator.window, operator.window.dims
-        summed = operator.value.width(channels) if operator.value else channels
-        self.split = operator.channels.resolve(summed, None if operator.out else out_channels)
+        self.split = operator.split(channels, out_channels)
         self.writes = prod(operator.scatter.sizes) if operator.scatter else 1
         site = Site(
             channels=guide_channels or channels,
@@ -216,13 +223,13 @@ class LocalOperator(Counted):
         if operator.context:
             site = replace(site, given=operator.context.width(site))
         self.kernel = operator.kernel.build(site)
-        self.value = operator.value.build(channels, summed, dims) if operator.value else nn.Identity()
+        self.value = operator.value.build(channels, self.split.channels, dims) if operator.value else nn.Identity()
         self.offsets = operator.offsets.build(site) if operator.offsets else None
         self.bias = nn.Parameter(torch.empty(self.split.out_channels)) if operator.bias is True else None
         self.bias_kernel = None
         if isinstance(operator.bias, Kernel):
             self.bias_kernel = operator.bias.build(replace(site, i=1, slots=1, biased=site.i))
-        outputs = out_channels or channels
+        outputs = operator.width(channels, out_channels)
         self.out = operator.out.build(self.split.out_channels, outputs, dims) if operator.out else nn.Identity()
         self.fan_in = site.fan_in if self.bias is not None else None
         self.reset_parameters()

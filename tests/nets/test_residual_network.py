@@ -12,18 +12,37 @@ from dynops.errors import ShapeError, SpecError
 from dynops.nets import ResidualNetwork
 from dynops.nets.residual import Bottleneck
 from dynops.ops import Window
-from dynops.parts import Channels, Dynamic, LocalOperator, Operator, Static, macs, parameters, zoo
+from dynops.parts import (
+    BatchNorm,
+    Channels,
+    Dynamic,
+    Layer,
+    LocalOperator,
+    Operator,
+    QueryKey,
+    Static,
+    macs,
+    parameters,
+    softmax,
+    zoo,
+)
+from dynops.parts.combine import Parallel, Pointwise, Series
 from dynops.specs import Spec
 
 INVOLUTION = zoo.involution(kernel_size=3, group_channels=4)
 POSITION = Operator(kernel=Dynamic(context="position"), channels=Channels("(g s)", s=4), window=Window(3))
 SUM = replace(POSITION, kernel=Static() + Dynamic(context="pixel", shared="g"))
+ATTENTION = Operator(kernel=QueryKey().then(softmax), channels=Channels("(g s)", g=2), window=Window(3, border="mask"))
+IN_SERIES = Series(layers=(zoo.depthwise(), Pointwise(norm=BatchNorm()), zoo.conv2d(kernel_size=1)))
+IN_PARALLEL = Parallel(layers=(zoo.depthwise(), INVOLUTION), merge="gate")
+WIDE = Parallel(layers=(zoo.conv2d(), IN_SERIES), merge="concat")
+NESTED = Series(layers=(WIDE, Pointwise(), POSITION, zoo.conv2d(kernel_size=1)))
 SMALL = ResidualNetwork(operators=(INVOLUTION,), width=8)
 
 
 @pytest.mark.parametrize("operator", [INVOLUTION, POSITION, SUM, zoo.conv2d(), zoo.involution_keras(channel=8)])
 @pytest.mark.parametrize("size", [8, 9, 15, 32, 64])
-def test_network_takes_any_size(size: int, operator: Operator) -> None:
+def test_network_takes_any_size(size: int, operator: Layer) -> None:
     network = replace(SMALL, operators=(operator,)).build((3, size, size), 5)
     x = torch.randn(2, 3, size, size)
     y = network(x)
@@ -71,6 +90,65 @@ def test_one_operator_serves_all_stages_or_each_has_its_own() -> None:
     same = SMALL.build((3, 16, 16), 5)
     kernels = {layer.spec.kernel for layer in same.modules() if isinstance(layer, LocalOperator)}
     assert kernels == {INVOLUTION.kernel}
+
+
+def slots(network: nn.Module) -> list[nn.Module]:
+    return [block.operator for block in network.modules() if isinstance(block, Bottleneck)]
+
+
+def test_each_block_may_have_an_operator_of_its_own() -> None:
+    operators = (zoo.conv2d(), zoo.depthwise(), INVOLUTION, zoo.conv2d(kernel_size=5), POSITION)
+    network = replace(SMALL, operators=operators, depths=(2, 1, 2)).build((3, 16, 16), 5)
+    assert [layer.spec.kernel for layer in slots(network)] == [each.kernel for each in operators]
+    assert [layer.spec.window.size for layer in slots(network)] == [3, 3, 3, 5, 3]
+    assert [layer.spec.window.stride for layer in slots(network)] == [1, 1, 2, 2, 1]
+
+
+def test_one_operator_for_each_stage_and_the_same_for_each_block_are_one_network() -> None:
+    early, late = zoo.conv2d(), ATTENTION
+
+    def outputs(operators: tuple[Layer, ...]) -> torch.Tensor:
+        torch.manual_seed(3)
+        network = ResidualNetwork(operators=operators, depths=(2, 1), width=8).build((3, 8, 8), 5)
+        for block in network.modules():
+            if isinstance(block, Bottleneck):
+                nn.init.ones_(block.leave_norm.weight)
+        return network(torch.randn(2, 3, 8, 8))
+
+    assert torch.equal(outputs((early, late)), outputs((early, early, late)))
+    assert not torch.equal(outputs((early, late)), outputs((early, late, late)))
+
+
+def test_convolution_early_and_attention_late_is_a_tuple() -> None:
+    network = ResidualNetwork(operators=(zoo.conv2d(), zoo.conv2d(), ATTENTION), depths=(1, 2, 1), width=8)
+    layers = slots(network.build((3, 12, 12), 5))
+    assert [layer.spec.signature for layer in layers] == [frozenset()] * 3 + [frozenset("bhw")]
+    assert [layer.spec.window.stride for layer in layers] == [1, 2, 1, 2]
+    assert [layer.channels for layer in layers] == [8, 16, 16, 32]
+
+
+@pytest.mark.parametrize("layer", [IN_SERIES, IN_PARALLEL, NESTED], ids=["series", "parallel", "nested"])
+@pytest.mark.parametrize("size", [8, 9])
+def test_slot_holds_layers_in_series_and_in_parallel(layer: Layer, size: int) -> None:
+    spec = replace(SMALL, operators=(zoo.conv2d(), layer, layer))
+    assert Spec.from_json(spec.to_json()) == spec
+    network = spec.build((3, size, size), 5)
+    y = network(torch.randn(2, 3, size, size))
+    assert y.shape == (2, 5)
+    F.cross_entropy(y, torch.tensor([0, 1])).backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def test_series_takes_the_stride_of_its_stage_once() -> None:
+    network = replace(SMALL, operators=(IN_SERIES,)).build((3, 12, 12), 5)
+    strides = [[layer.layers[0].spec.window.stride, layer.layers[2].spec.window.stride] for layer in slots(network)]
+    assert strides == [[1, 1], [2, 1], [2, 1]]
+
+
+def test_specs_of_earlier_studies_keep_their_fingerprints() -> None:
+    assert SMALL.fingerprint() == "cf8c27574c61"
+    two = ResidualNetwork(operators=(zoo.conv2d(), zoo.depthwise()), depths=(1, 2))
+    assert two.fingerprint() == "6b1560df0318"
 
 
 @pytest.mark.parametrize("training", [True, False])
@@ -122,11 +200,16 @@ def test_state_dict_and_json_carry_the_network_over() -> None:
     [
         (
             {"operators": (INVOLUTION, INVOLUTION)},
-            r"^operators has 2 operators, depths has 3 stages: give one operator for all stages, or one for each\.$",
+            r"^operators has 2 operators, depths has 3 stages with 3 blocks in all: give one operator for all, one for "
+            r"each stage, or one for each block\.$",
         ),
-        ({"operators": ()}, r"^operators has 0 operators, depths has 3 stages: give one operator"),
+        (
+            {"operators": (INVOLUTION,) * 4, "depths": (2, 3)},
+            r"^operators has 4 operators, depths has 2 stages with 5 blocks in all: give one operator",
+        ),
+        ({"operators": ()}, r"^operators has 0 operators, depths has 3 stages with 3 blocks in all: give one operator"),
         ({"operators": INVOLUTION}, r"^operators has Operator\(.*\): must be of type tuple\.$"),
-        ({"operators": (Window(3),)}, r"^operators has Window\(3\): must be of type Operator\.$"),
+        ({"operators": (Window(3),)}, r"^operators has Window\(3\): must be of type Layer\.$"),
         ({"depths": ()}, r"^depths has \(\): must give the blocks of one stage or more\.$"),
         ({"depths": (1, 0)}, r"^depths has 0: must be an integer of at least 1\.$"),
         ({"width": 0}, r"^width has 0: must be an integer of at least 1\.$"),
@@ -143,3 +226,13 @@ def test_network_says_which_field_is_wrong(fields: dict[str, Any], message: str)
 def test_width_that_the_operator_does_not_divide_is_refused() -> None:
     with pytest.raises(ShapeError, match=r"^x has c=6 channels, channels '\(g s\)' has s=4: "):
         replace(SMALL, width=6).build((3, 8, 8), 5)
+
+
+def test_layer_that_changes_the_grid_by_itself_is_refused() -> None:
+    layer = Series(layers=(zoo.conv2d(), zoo.conv2d(stride=2)))
+    message = (
+        r"^operators has Series\(.*\) with an output grid of \(4, 4\), its block has one of \(8, 8\): must be equal\. "
+        r"Let the network set the stride\.$"
+    )
+    with pytest.raises(ShapeError, match=message):
+        replace(SMALL, operators=(layer,)).build((3, 8, 8), 5)

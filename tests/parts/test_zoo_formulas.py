@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 import dynops
-from dynops import Operator, zoo
+from dynops import Layer, zoo
 
 LETTERS: dict[str, tuple[dict[str, Any], int, tuple[int, ...], dict[str, float]]] = {
     # arguments, width, size, and what the letters of the formula are for them
@@ -53,6 +53,8 @@ LETTERS: dict[str, tuple[dict[str, Any], int, tuple[int, ...], dict[str, float]]
     "squeeze_excitation": ({"reduction": 3}, 24, (6, 6), {"r": 3}),
     "channel_gate": ({"reduction": 3}, 24, (6, 6), {"r": 3}),
     "spatial_gate": ({}, 24, (6, 6), {"K": 7}),
+    "mlp_mixing": ({"grid": (5, 6), "hidden": 7}, 24, (5, 6), {"N": 30, "D": 7}),
+    "cbam": ({"reduction": 3}, 24, (6, 6), {"r": 3, "K": 7}),
     "static_plus_dynamic": ({}, 24, (6, 6), {"K": 7, "r": 4}),
     "pixel_mixture": ({"experts": 3}, 24, (6, 6), {"K": 7, "r": 4, "E": 3}),
     "involution_with_coordinates": ({"group_channels": 8}, 24, (6, 6), {"K": 7, "m": 6, "G": 3}),
@@ -60,7 +62,7 @@ LETTERS: dict[str, tuple[dict[str, Any], int, tuple[int, ...], dict[str, float]]
 NAMES = [operator.__name__ for operator in zoo.FAMILY]
 
 
-def section(operator: Callable[..., Operator], name: str) -> str:
+def section(operator: Callable[..., Layer], name: str) -> str:
     """One section of an operator's docstring, as one line."""
     found = re.search(rf"^{name}: (.*(?:\n {{4}}.*)*)", inspect.getdoc(operator) or "", re.MULTILINE)
     assert found, f"{operator.__name__} states no {name}"
@@ -80,7 +82,7 @@ def test_operator_has_the_parameters_of_its_formula(name: str) -> None:
 
 
 @pytest.mark.parametrize("operator", zoo.FAMILY, ids=NAMES)
-def test_operator_states_its_formula_and_paper(operator: Callable[..., Operator]) -> None:
+def test_operator_states_its_formula_and_paper(operator: Callable[..., Layer]) -> None:
     assert "=" in section(operator, "Formula")
     assert section(operator, "Source").endswith(".")
 
@@ -88,4 +90,4 @@ def test_operator_states_its_formula_and_paper(operator: Callable[..., Operator]
 @pytest.mark.parametrize("name", NAMES)
 def test_operator_goes_through_json_and_repr(name: str) -> None:
     spec = getattr(zoo, name)(**LETTERS[name][0])
-    assert Operator.from_json(spec.to_json()) == spec == eval(repr(spec), vars(dynops))
+    assert Layer.from_json(spec.to_json()) == spec == eval(repr(spec), vars(dynops))

@@ -36,7 +36,16 @@ from dynops.parts.zoo.generated import (
     pixel_adaptive_conv,
     weightnet,
 )
-from dynops.parts.zoo.mixers import channel_gate, pooling, shift, spatial_gate, squeeze_excitation, token_mixing
+from dynops.parts.zoo.mixers import (
+    cbam,
+    channel_gate,
+    mlp_mixing,
+    pooling,
+    shift,
+    spatial_gate,
+    squeeze_excitation,
+    token_mixing,
+)
 from dynops.parts.zoo.mixtures import condconv, drconv, dynamic_conv, odconv
 from dynops.parts.zoo.unpublished import involution_with_coordinates, pixel_mixture, static_plus_dynamic
 
@@ -72,11 +81,13 @@ FAMILY = (
     patchwise_attention,
     outlook_attention,
     token_mixing,
+    mlp_mixing,
     pooling,
     shift,
     squeeze_excitation,
     channel_gate,
     spatial_gate,
+    cbam,
     static_plus_dynamic,
     pixel_mixture,
     involution_with_coordinates,
@@ -86,6 +97,7 @@ FAMILY = (
 __all__ = [
     "FAMILY",
     "carafe",
+    "cbam",
     "channel_gate",
     "condconv",
     "conv2d",
@@ -106,6 +118,7 @@ __all__ = [
     "local_relation",
     "locally_connected",
     "low_rank_locally_connected",
+    "mlp_mixing",
     "modulated_deformable_conv",
     "neighbourhood_attention",
     "odconv",

@@ -1,7 +1,8 @@
 """Mixers of tokens without parameters or without locality, and gates: the limit of one tap."""
 
-from dynops.ops import Global, Window
+from dynops.ops import Global, Size, Window
 from dynops.parts.channels import Channels
+from dynops.parts.combine import Pointwise, Series
 from dynops.parts.dynamic import Dynamic, Linear
 from dynops.parts.features import ChannelStatistics, GlobalStatistics
 from dynops.parts.kernel import Static
@@ -74,3 +75,29 @@ def spatial_gate(kernel_size: int = 7) -> Operator:
     """
     kernel = Linear(context=ChannelStatistics(), reach=kernel_size, bias=False).then(sigmoid)
     return Operator(kernel=kernel, channels=Channels("s"), window=Window(1))
+
+
+def cbam(reduction: int = 16, kernel_size: int = 7) -> Series:
+    """Return CBAM: the gate of channels, then the gate of pixels.
+
+    Formula: y = spatial_gate(channel_gate(x))
+    Parameters: 2*C^2/r + 2*K^2
+    Source: Woo et al., CBAM, ECCV 2018, eq. 1.
+    """
+    return Series(layers=(channel_gate(reduction), spatial_gate(kernel_size)))
+
+
+def mlp_mixing(grid: Size = (14, 14), hidden: int = 256) -> Series:
+    """Return MLP-Mixer's mixing of tokens: pixels to hidden tokens and back, the same for each channel.
+
+    Formula: y[c] = W2 gelu(W1 x[c] + b1) + b2
+    Parameters: 2*N*D + D + N; N pixels of the grid, D hidden tokens.
+    Source: Tolstikhin et al., MLP-Mixer, NeurIPS 2021, eq. 1.
+    Deviates: the norm before it and the shortcut around it are the network's.
+    """
+
+    def tokens(onto: Size) -> Operator:
+        table = Static(positions=True)
+        return Operator(kernel=table, channels=Channels("s"), window=Global(grid=onto, dims=len(grid)), bias=table)
+
+    return Series(layers=(tokens((hidden,) + (1,) * (len(grid) - 1)), Pointwise(activation="gelu"), tokens(grid)))
