@@ -3,13 +3,14 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from jsonargparse import auto_cli
 from rich.console import Console
 from rich.text import Text
 
 from dynops.ablation import Report, report
+from dynops.cards import card, family, find, markdown, table
 from dynops.errors import DynopsError
 
 
@@ -35,8 +36,8 @@ def command(functions: Callable[..., None] | dict[str, Any], description: str, a
 def show(made: Report) -> None:
     """Print the tables and verdicts of a report, and how to look at the rest."""
     console = Console(highlight=False)
-    for table in made.tables():
-        console.print(table)
+    for each in made.tables():
+        console.print(each)
     for headline, rest in made.verdicts():
         console.print(Text.assemble((headline, "bold"), f": {rest}"))
     lines = [
@@ -56,6 +57,41 @@ def report_command(folder: Path) -> None:
     show(report(folder))
 
 
+def zoo_command(channels: int = 64, size: int = 56, format: Literal["table", "markdown"] = "table") -> None:  # noqa: A002
+    """List the published operators: what each is, and what it costs at one width and size.
+
+    Args:
+        channels: channels of the input.
+        size: rows and columns of the input.
+        format: a table for the terminal, or Markdown.
+    """
+    rows = family(channels, (size, size))
+    if format == "markdown":
+        _print(markdown(rows))
+    else:
+        # a file or a pipe has no width that a line could be too long for
+        Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table(rows))
+
+
+def card_command(name: str, channels: int = 64, size: int = 56, folder: Path = Path()) -> None:
+    """Say what an operator is and what it costs, and draw where it looks, what it shares and its kernels.
+
+    Args:
+        name: one of the zoo, or `path/to/file.py:name` of a layer of your own, or of a function that returns one.
+        channels: channels of the input.
+        size: rows and columns of the input.
+        folder: where the picture goes.
+    """
+    found = find(name, channels)
+    made = card(found.layer, name=found.name, channels=channels, size=(size, size), folder=folder, docs=found.docs)
+    _print(f"{made.text}\n\nIts picture: {made.path}")
+
+
+def _print(text: str) -> None:
+    Console(highlight=False).print(text, markup=False, soft_wrap=True)
+
+
 def main() -> None:
     """Run `dynops`."""
-    command({"report": report_command}, "Local operators in parts, and ablations one can trust.")
+    commands = {"zoo": zoo_command, "card": card_command, "report": report_command}
+    command(commands, "Local operators in parts, and ablations one can trust.")

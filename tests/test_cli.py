@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dynops import cli
+from dynops import cards, cli, zoo
 from dynops.ablation.plan import Levels, Plan
 from dynops.ablation.store import write_study
 from dynops.records import RunRecord
@@ -59,3 +59,49 @@ def test_ctrl_c_ends_with_status_130() -> None:
     with pytest.raises(SystemExit) as ended:
         cli.command(interrupted, "A command.", args=[])
     assert ended.value.code == 130
+
+
+def run_here(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
+    monkeypatch.setattr(sys, "argv", ["dynops", *arguments])
+    cli.main()
+
+
+def test_zoo_prints_the_family_as_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run_here(monkeypatch, "zoo", "--channels", "96", "--size", "14")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    described = zoo.involution().describe(96, (14, 14))
+    assert ["involution", "{b,", "h,", "w}", "(g", "s),", "g=6", "s=16", "7x7", "-", "9.7", "k", "2.8", "M"] in lines
+    assert (described.parameters, described.macs) == (9702, 2756544)
+    assert ["attention"] in lines
+
+
+def test_zoo_prints_markdown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    run_here(monkeypatch, "zoo", "--size=14", "--format=markdown")
+    assert capsys.readouterr().out == cards.markdown(cards.family(64, (14, 14))) + "\n"
+
+
+def test_card_prints_and_draws(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run_here(monkeypatch, "card", "conv2d", "--channels=32", "--size=14", f"--folder={tmp_path}")
+    shown = capsys.readouterr().out
+    assert shown.startswith("conv2d\nThe convolution: dense static kernels.\n")
+    assert shown.endswith(f"\nIts picture: {tmp_path / 'card-conv2d.png'}\n")
+    assert f"{zoo.conv2d().describe(32, (14, 14)).macs:,}" in shown
+    assert (tmp_path / "card-conv2d.png").stat().st_size > 10_000
+
+
+def test_card_of_a_file_of_ones_own(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text("from dynops import zoo\n\nmine = zoo.depthwise(5)\n")
+    run_here(monkeypatch, "card", f"{tmp_path}/mine.py:mine", "--channels=8", "--size=9", f"--folder={tmp_path}")
+    assert capsys.readouterr().out.startswith("mine\n\nPython\n    Operator(")
+    assert (tmp_path / "card-mine.png").exists()
+
+
+def test_card_of_a_name_that_there_is_not(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_here(monkeypatch, "card", "involutoin")
+    assert ended.value.code == 2
+    assert "Near: involution, involution_keras." in " ".join(capsys.readouterr().err.split())

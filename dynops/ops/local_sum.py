@@ -1,6 +1,7 @@
 """The formula of dynops: sum over the window of each pixel, weighted by that pixel's kernel."""
 
 from collections.abc import Iterator
+from math import prod
 
 import torch
 import torch.nn.functional as F
@@ -115,7 +116,7 @@ def _multiply_tiles(kernel: Tensor, value: Tensor, window: Common) -> Tensor:
     size = grid_of(value, window)
     cut = to_tiles(kernel.expand(*(-1,) * 5, *window.output_size(size)), window, size)
     # b g o i k t q, b g i s k t
-    summed = torch.einsum("bgoiktq,bgiskt->bgostq", cut.expand(len(value), *(-1,) * 6), tiles(value, window))
+    summed = torch.einsum("bgoiktq,bgiskt->bgostq", cut.expand(value.shape[0], *(-1,) * 6), tiles(value, window))
     return from_tiles(summed.to(value.dtype), window, size)
 
 
@@ -129,7 +130,7 @@ def _convolve(kernel: Tensor, value: Tensor, window: Window) -> Tensor:
         before, after = "n (b g s i) ...", "n (b g s o) ..."
     else:
         before, after = "(n s) (b g i) ...", "(n s) (b g o) ..."
-    groups = weight.shape[:3].numel()
+    groups = prod(weight.shape[:3])
     weight = rearrange(weight, "b g s o i ... -> (b g s o) i ...")
     x = rearrange(value, f"(n b) g i s ... -> {before}", b=b)
     padding = tuple(before for before, _ in window.margins(grid_of(value, window)))

@@ -196,7 +196,7 @@ class PairFeatures(Projections):
         places = self.place(self.coordinates(x))
         near = subsample(self.own(x), self.window)[:, :, None] - gather(self.seen(x), self.window)
         far = subsample(places, self.window)[:, :, None] - gather(places, self.window)
-        pairs = torch.cat([near, far.expand(len(x), *far.shape[1:])], dim=1)
+        pairs = torch.cat([near, far.expand(x.shape[0], *far.shape[1:])], dim=1)
         return F.relu(self.norm(pairs.flatten(2, 3))).unflatten(2, pairs.shape[2:4])
 
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from functools import reduce
 from math import prod
 from operator import add, mul
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,6 +42,15 @@ class Kernel(Spec, ABC):
         return Normalised(kernel=self, normaliser=normaliser)
 
 
+class Term(NamedTuple):
+    """One kernel of a sum, and what its sum over the windows is multiplied with."""
+
+    kernel: Tensor
+    """`b g o i k h w`"""
+    weight: Tensor | None
+    """`b g o 1 1 h w`; None where it is 1."""
+
+
 class KernelModule(nn.Module, ABC):
     """What a kernel spec builds: `forward(context)` gives the kernel, `b g o i k h w`."""
 
@@ -52,6 +62,10 @@ class KernelModule(nn.Module, ABC):
             context: what the kernel is made from, `b c h w` on the input's grid.
             given: the operator's own context on the output's grid, where it has one.
         """
+
+    def terms(self, context: Tensor, given: Tensor | None = None) -> "list[Term]":
+        """Return the kernel as a sum of terms, so that each can be summed over its windows as it is cheapest."""
+        return [Term(self(context, given), None)]
 
 
 @spec
@@ -222,6 +236,11 @@ def _check_combined(name: str, kernels: tuple[Kernel, ...]) -> None:
         of_kind(name, kernel, Kernel)
     if len(kernels) < 2:
         raise SpecError(f"{name} has {len(kernels)} kernels: must be two or more.")
+
+
+def combined(terms: list[Term]) -> Tensor:
+    """Add terms to the kernel that they are, `b g o i k h w`."""
+    return reduce(add, (kernel if weight is None else weight * kernel for kernel, weight in terms))
 
 
 def check_shared(shared: str) -> None:

@@ -5,7 +5,7 @@ from dataclasses import replace
 from torch import Tensor, nn
 
 from dynops.errors import SpecError
-from dynops.parts.kernel import Kernel, KernelModule
+from dynops.parts.kernel import Kernel, KernelModule, Term, combined
 from dynops.parts.site import Site
 from dynops.specs import of_kind, spec
 
@@ -52,6 +52,16 @@ class MixtureKernel(KernelModule):
         self.router = router
 
     def forward(self, context: Tensor, given: Tensor | None = None) -> Tensor:
+        return combined(self.terms(context, given))
+
+    def terms(self, context: Tensor, given: Tensor | None = None) -> list[Term]:
+        """Return an expert that is the same for all pixels as a term, if pixels weigh it: never a kernel a pixel."""
         weights = self.router(context, given).split(1, dim=4)  # of each expert, b 1 1 1 1 h w
-        first, *others = (weight * expert(context, given) for weight, expert in zip(weights, self.experts, strict=True))
-        return sum(others, first)
+        kernels = (expert(context, given) for expert in self.experts)
+        apart, merged = [], []
+        for weight, kernel in zip(weights, kernels, strict=True):
+            if weight.shape[5:].numel() > 1 and kernel.shape[5:].numel() == 1:
+                apart.append(Term(kernel, weight))
+            else:
+                merged.append(Term(kernel, weight))
+        return [*apart, Term(combined(merged), None)] if merged else apart

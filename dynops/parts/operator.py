@@ -2,7 +2,9 @@
 
 from collections import OrderedDict
 from dataclasses import replace
+from functools import reduce
 from math import prod
+from operator import add
 
 import torch
 from torch import Tensor, nn
@@ -14,7 +16,7 @@ from dynops.parts.channels import Channels, Split
 from dynops.parts.context import Context
 from dynops.parts.fold import Foldable
 from dynops.parts.grid import CONVOLUTIONS
-from dynops.parts.kernel import Kernel, KernelModule
+from dynops.parts.kernel import Kernel, KernelModule, Term, combined
 from dynops.parts.layer import Layer
 from dynops.parts.norm import BatchNorm
 from dynops.parts.site import Site
@@ -91,7 +93,7 @@ class OffsetsModule(nn.Module):
     def forward(self, context: Tensor, given: Tensor | None) -> Tensor:
         offsets = self.kernel(context, given).squeeze(3)
         grid = self.window.output_size(tuple(context.shape[2:]))
-        return offsets.expand(len(context), -1, -1, prod(self.window.sizes), *grid)
+        return offsets.expand(context.shape[0], -1, -1, prod(self.window.sizes), *grid)
 
 
 @spec
@@ -255,9 +257,10 @@ class LocalOperator(Foldable):
         self._check(x, guide)
         source = x if guide is None else guide
         given = None if self.context is None else self.context(source)
-        kernel = self.kernel(source, given)
+        terms = self.kernel.terms(source, given)
         offsets = None if self.offsets is None else self.offsets(source, given)
-        y = local_sum(kernel, self.split.split(self.value(x)), self.window, offsets=offsets)
+        value = self.split.split(self.value(x))
+        y = sum_terms(terms, value, self.window, offsets)
         # a kernel that is constant along o gives every output of its group the same sum
         y = y.expand(-1, -1, self.split.o * self.writes, *(-1,) * (1 + self.window.dims))
         if self.bias_kernel is not None:
@@ -269,7 +272,7 @@ class LocalOperator(Foldable):
         if self.bias is not None:
             y = y + self.bias[(slice(None), *(None,) * self.window.dims)]
         y = self.out(y)
-        return (y, kernel) if return_kernel else y
+        return (y, combined(terms)) if return_kernel else y
 
     def own_macs(self, x: Tensor) -> int:
         """Count the products of the local sum."""
@@ -290,3 +293,12 @@ class LocalOperator(Foldable):
             raise ShapeError(f"call has {came}, operator has guide_channels={self.guide_channels}: it {rule}.")
         if guide is not None and self.guide_channels is not None:
             bind("guide", guide, axes, sizes | {"c": self.guide_channels})
+
+
+def sum_terms(terms: list[Term], value: Tensor, window: Geometry, offsets: Tensor | None) -> Tensor:
+    """Sum the windows of a value with each term of a kernel, `b g o s h w`."""
+    sums = []
+    for kernel, weight in terms:
+        y = local_sum(kernel, value, window, offsets=offsets)
+        sums.append(y if weight is None else weight.squeeze(3) * y)
+    return reduce(add, sums)
