@@ -7,7 +7,8 @@ what is made for sequences has a window of images, and what has no parameters is
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from dynops import Channels, Dynamic, Kernel, Operator, Project, Static, Window, zoo
+from dynops import Channels, Dynamic, Kernel, Layer, Operator, Project, Static, Window, zoo
+from dynops.nets import Bare
 
 FLOOR = 0.75
 CODED = 0.9 * FLOOR  # the selector of an image stands at a tenth of its pixels
@@ -19,11 +20,18 @@ TASKS = ("channel", "pixel", "pixel_channel", "sample", "position", "marker", "m
 
 @dataclass(frozen=True)
 class Subject:
-    """An operator, and what theory says of it."""
+    """An operator, or operators combined, and what theory says of it."""
 
-    operator: Operator
+    operator: Layer
     best: Mapping[str, float | None]
     """Best mean square error by task, the floor where none is given; None: theory is silent."""
+    guided: bool = True
+    """Whether its kernels are made from values and code."""
+
+    @property
+    def network(self) -> Bare:
+        """The network that is trained."""
+        return Bare(operator=self.operator, guided=self.guided)
 
 
 def phi(context: str, shared: str = "") -> Dynamic:
@@ -119,6 +127,8 @@ ATTENTION = {
 }
 MIXERS = {
     "token_mixing": Subject(zoo.token_mixing(), {"position": 0.0}),
+    # two hidden tokens for each of 18 x 18 pixels, since gelu(x) - gelu(-x) = x
+    "mlp_mixing": Subject(zoo.mlp_mixing((18, 18), hidden=648), {"position": 0.0}, guided=False),
     # the answer is one ninth of a mean from which the pixel is taken: 1 - (1/9)^2 / (72/81)
     "pooling": Subject(replace(zoo.pooling(), out=Project()), _all(1 - 1 / 72)),
     # four of eight channels move, each right one time in four; none to the side that `channel` asks for
@@ -126,6 +136,7 @@ MIXERS = {
     "squeeze_excitation": Subject(zoo.squeeze_excitation(2), _all(NOTHING)),
     "channel_gate": Subject(zoo.channel_gate(2), _all(NOTHING)),
     "spatial_gate": Subject(zoo.spatial_gate(3), _all(NOTHING)),
+    "cbam": Subject(zoo.cbam(2, 3), _all(NOTHING)),
 }
 UNPUBLISHED = {
     "static_plus_dynamic": Subject(zoo.static_plus_dynamic(3, reduction=2), {**_CENTRE, "channel": 0.0}),

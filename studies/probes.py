@@ -18,16 +18,14 @@ from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 
-from dynops import Operator
 from dynops.ablation import Factor, Job, Study, report
 from dynops.cli import command
 from dynops.data import SelectorShift
 from dynops.errors import SpecError
-from dynops.nets import Bare
 from dynops.records import RunRecord, write_atomically
 from dynops.specs import one_of
 from dynops.training import Experiment, Recipe
-from studies.probe_operators import FLOOR, GROUPS, SUBJECTS, TASKS
+from studies.probe_operators import FLOOR, GROUPS, SUBJECTS, TASKS, Subject
 
 TOLERANCE = 0.05
 
@@ -46,14 +44,14 @@ def study(
         epochs=epochs, batch_size=batch_size, learning_rate=1e-2, weight_decay=0.0, clip=None, label_smoothing=0.0
     )
     data = SelectorShift(task=tasks[0], train=steps * batch_size // epochs)
-    base = Experiment(network=Bare(operator=SUBJECTS[operators[0]].operator), data=data, recipe=recipe)
+    base = Experiment(network=SUBJECTS[operators[0]].network, data=data, recipe=recipe)
     return Study(
         name=name,
         question="Which operator can know which neighbour is the answer?",
         base=base,
         factors=(
             Factor("task", {task: _with_task(task) for task in tasks}),
-            Factor("operator", {each: _with_operator(SUBJECTS[each].operator) for each in operators}),
+            Factor("operator", {each: _with_subject(SUBJECTS[each]) for each in operators}),
         ),
         seeds=range(seeds),
         run=run,
@@ -141,8 +139,8 @@ def _with_task(task: str) -> Callable[[Any], Experiment]:
     return lambda experiment: replace(experiment, data=replace(experiment.data, task=task))
 
 
-def _with_operator(operator: Operator) -> Callable[[Any], Experiment]:
-    return lambda experiment: replace(experiment, network=Bare(operator=operator))
+def _with_subject(subject: Subject) -> Callable[[Any], Experiment]:
+    return lambda experiment: replace(experiment, network=subject.network)
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from dynops import parameters
+from dynops import parameters, zoo
 from dynops.ablation import Job, read_study
 from dynops.errors import SpecError
 from dynops.records import RunRecord
@@ -33,8 +33,20 @@ def run(job: Job) -> RunRecord:
 
 @pytest.mark.parametrize("operator", COUNTS)
 def test_an_operator_has_the_parameters_of_the_published_table(operator: str) -> None:
-    module = probes.SUBJECTS[operator].operator.build(8, guide_channels=16, size=(18, 18))
+    module = probes.SUBJECTS[operator].network.build((16, 18, 18), 8)
     assert parameters(module) == COUNTS[operator]
+
+
+@pytest.mark.parametrize("operator", probes.SUBJECTS)
+def test_every_subject_maps_inputs_to_targets(operator: str) -> None:
+    network = probes.SUBJECTS[operator].network
+    assert type(network).from_json(network.to_json()) == network
+    assert network.build((16, 18, 18), 8)(torch.randn(2, 16, 18, 18)).shape == (2, 8, 18, 18)
+
+
+def test_the_whole_family_is_probed() -> None:
+    family = {operator.__name__ for operator in zoo.FAMILY}
+    assert family <= set(probes.SUBJECTS)
 
 
 def test_operators_reach_what_theory_says(tmp_path: Path) -> None:
