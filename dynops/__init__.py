@@ -3,8 +3,8 @@
 from dynops.ops import Block, Global, Window, local_sum
 from dynops.parts import (
     BatchNorm,
-    ChannelStatistics,
     Channels,
+    ChannelStatistics,
     Context,
     Delta,
     Dynamic,

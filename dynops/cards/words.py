@@ -107,7 +107,7 @@ def _looks(geometry: Geometry) -> str:
         words += [*_each("/", geometry.strides, 1), *([] if geometry.border == "zeros" else [geometry.border])]
     elif isinstance(geometry, Global):
         words = ["global", *_each("/", geometry.strides, 1)]
-        words += [] if geometry.grid is None else [f"to {by(geometry.grid)}"]
+        words += [] if geometry.grid is None else [f"to {by(each(geometry.grid, geometry.dims))}"]
     return " ".join(words) or repr(geometry)
 
 

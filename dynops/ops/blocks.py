@@ -119,6 +119,10 @@ class Block(Common):
     def reaches(self, size: Size | None) -> Size:
         return tuple(2 * taps - 1 for taps in self.tap_grid(size))
 
+    def own(self, size: Size) -> Size:
+        halos = each(self.halo, self.dims)
+        return tuple(taps + halo - 1 for taps, halo in zip(self.tap_grid(size), halos, strict=True))
+
     def relative(self, size: Size, axis: int, device: torch.device | None) -> Tensor:
         block, shift, stride = self.sizes[axis], each(self.shift, self.dims)[axis], self.strides[axis]
         outputs = torch.arange(self.output_size(size)[axis], device=device) * stride
@@ -137,7 +141,7 @@ class Global(Common):
 
     stride: int | Size = 1
     """Pixels from one output to the next."""
-    grid: Size | None = None
+    grid: int | Size | None = None
     """The output's grid, where it is not the input's: tokens that are no pixels, whose kernel is a table."""
     dims: int = 2
     """Dimensions of the grid: 1 for sequences, 2 for images, 3 for video and volumes."""
@@ -147,7 +151,7 @@ class Global(Common):
         check_sizes("stride", self.stride, self.dims, 1)
         if self.grid is not None:
             check_sizes("grid", self.grid, self.dims, 1)
-            if self.stride != 1:
+            if set(self.strides) != {1}:
                 raise SpecError(f"grid has {self.grid}, stride has {self.stride}: give one of them.")
 
     @property
@@ -177,7 +181,7 @@ class Global(Common):
         """Any input serves."""
 
     def output_size(self, size: Size) -> Size:
-        return self.grid or Geometry.output_size(self, size)
+        return Geometry.output_size(self, size) if self.grid is None else each(self.grid, self.dims)
 
     def tiling(self, size: Size, axis: int, device: torch.device | None) -> Tiling:
         places = torch.arange(size[axis], device=device)[None]

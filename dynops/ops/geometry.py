@@ -69,6 +69,10 @@ class Geometry(Spec, ABC):
     def relative(self, size: Size, axis: int, device: torch.device | None) -> Tensor:
         """Return where tap k of output p lies relative to it on an axis, `p k`, counted from 0."""
 
+    def own(self, size: Size) -> Size:
+        """Return, for each dimension, which of the relative places is the output's own pixel."""
+        return tuple(length // 2 for length in self.reaches(size))
+
     def output_size(self, size: Size) -> Size:
         """Return the output's grid for that of the input."""
         return tuple(-(-length // stride) for length, stride in zip(size, self.strides, strict=True))
@@ -90,14 +94,14 @@ class Geometry(Spec, ABC):
         Args:
             size: the input's grid.
             device: where the index is made.
-            reach: side of the middle part of the relative places that is counted, odd; beyond it the index is -1.
+            reach: side of the part around the output's own pixel that is counted, odd; beyond it the index is -1.
         """
         index = torch.zeros((), dtype=torch.long, device=device)
         outside = torch.zeros((), dtype=torch.bool, device=device)
-        lengths = self.reaches(size)
-        sides = lengths if reach is None else (reach,) * self.dims
-        for axis, (length, side) in enumerate(zip(lengths, sides, strict=True)):
-            place = self._spread(self.relative(size, axis, device), axis) - (length - side) // 2
+        sides = self.reaches(size) if reach is None else (reach,) * self.dims
+        for axis, (own, side) in enumerate(zip(self.own(size), sides, strict=True)):
+            first = 0 if reach is None else own - reach // 2
+            place = self._spread(self.relative(size, axis, device), axis) - first
             outside = outside | (place < 0) | (place >= side)
             index = index + place * prod(sides[axis + 1 :])
         index = index.masked_fill(outside, -1)
@@ -129,7 +133,8 @@ def check_sizes(name: str, value: object, dims: int, least: int) -> None:
 def continued(positions: Tensor, length: int, border: str) -> Tensor:
     """Return the pixel that stands at each position of an axis which a border continues; -1 where none does."""
     if border == "reflect":
-        return (length - 1) - ((length - 1) - positions.abs()).abs()
+        last = length - 1
+        return last - (last - positions % max(2 * last, 1)).abs()
     if border == "replicate":
         return positions.clamp(0, length - 1)
     if border == "circular":

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dynops.axes import GRIDS
-from dynops.errors import ShapeError
+from dynops.errors import ShapeError, SpecError
 from dynops.ops.geometry import Margin, Size
 from dynops.ops.window import Window
 
@@ -25,7 +25,10 @@ def scatter(y: Tensor, window: Window, size: Size) -> Tensor:
         Features, `... h w` on that grid.
     Raises:
         ShapeError: the features are not on the output grid of such a window.
+        SpecError: the window's border continues the input, and so is no edge that could drop what is written.
     """
+    if not window.bounded:
+        raise SpecError(f"window has border={window.border!r}: what is written outside is lost, use 'zeros'.")
     dims, grid = window.dims, window.output_size(size)
     if y.shape[-dims:] != grid or y.shape[-dims - 1] != prod(window.sizes):
         raise ShapeError(

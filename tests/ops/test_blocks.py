@@ -170,7 +170,17 @@ def test_taps_are_laid_out_row_by_row_as_are_their_relative_places(window: Geome
 
 
 @pytest.mark.parametrize("reach", [1, 3, 5, 9, 21])
-@pytest.mark.parametrize("window", [Block(3), Block(4, shift=2, stride=2), Global(), Global(stride=2)])
+@pytest.mark.parametrize(
+    "window",
+    [
+        Block(3),
+        Block(4, shift=2, stride=2),
+        Block(3, halo=2, shift=1),
+        Block((2, 4), halo=(3, 1), stride=2),
+        Global(),
+        Global(stride=2),
+    ],
+)
 def test_relative_places_near_a_pixel_are_counted_alone(window: Geometry, reach: int) -> None:
     index = window.offsets((5, 6), reach=reach)
     rows, columns = (places_of(window, (5, 6), axis) for axis in range(2))
@@ -368,7 +378,7 @@ def test_whole_offsets_move_the_taps(window: Window, groups: int, border: str, b
     window, size = replace(window, border=border), (6, 7)
     kernel, value = case(window, size)
     grid = window.output_size(size)
-    offsets = torch.randint(-2, 3, (2, groups, 2, window.taps, *grid)).double()
+    offsets = torch.randint(-20, 21, (2, groups, 2, window.taps, *grid)).double()  # farther than one reflection
     flat = value.flatten(1, 3)
     patches = torch.zeros(2, 8, window.taps, *grid, dtype=torch.float64)
     for b, n, tap, row, column in product(range(2), range(groups), *map(range, patches.shape[2:])):
@@ -524,6 +534,11 @@ def test_global_window_says_what_it_needs_to_know() -> None:
         Global(grid=(2, 3)).strided(2)
 
 
+def test_one_number_is_the_grid_in_each_dimension() -> None:
+    assert Global(grid=3, stride=(1, 1)).output_size((5, 6)) == (3, 3)
+    assert Global(grid=3, dims=1).output_size((5,)) == (3,)
+
+
 def test_input_that_a_halo_would_reflect_twice_is_refused() -> None:
     kernel, value = torch.zeros(1, 1, 1, 1, 1, 1, 1), torch.zeros(1, 1, 1, 1, 6, 3)
     message = (
@@ -591,3 +606,10 @@ def test_features_that_no_window_can_write_are_refused(shape: tuple[int, ...]) -
     )
     with pytest.raises(ShapeError, match=message):
         scatter(torch.zeros(shape), Window(3, stride=2), (5, 7))
+
+
+@pytest.mark.parametrize("border", ["reflect", "replicate", "circular", "shift"])
+def test_window_that_continues_the_input_is_no_place_to_write(border: str) -> None:
+    message = rf"^window has border='{border}': what is written outside is lost, use 'zeros'\.$"
+    with pytest.raises(SpecError, match=message):
+        scatter(torch.zeros(2, 9, 5, 7), Window(3, border=border), (5, 7))
