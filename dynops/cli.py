@@ -82,7 +82,7 @@ def card_command(name: str, channels: int = 64, size: int = 56, folder: Path = P
         size: rows and columns of the input.
         folder: where the picture goes.
     """
-    found = find(name, channels)
+    found = find(name, channels, (size, size))
     made = card(found.layer, name=found.name, channels=channels, size=(size, size), folder=folder, docs=found.docs)
     _print(f"{made.text}\n\nIts picture: {made.path}")
 

@@ -57,7 +57,7 @@ def family(
     Args:
         channels: channels of the input.
         size: the input's grid, rows and columns; a sequence has the first number.
-        members: functions that return layers; one that takes `channel` is given the width.
+        members: functions that return layers; one that takes `channel` or `grid` is given the width or the size.
     Raises:
         SpecError: the width or the size is not a positive number.
     """
@@ -66,7 +66,7 @@ def family(
         row
         for member in members
         for row in rows(
-            make(member, channels), name=member.__name__, group=group_of(member), channels=channels, size=size
+            make(member, channels, size), name=member.__name__, group=group_of(member), channels=channels, size=size
         )
     ]
 
@@ -102,9 +102,10 @@ def inner_operators(layer: Layer, channels: int, size: Size) -> list[tuple[str, 
     return [(name, each, shapes[each]) for name, each in found.items() if each in shapes]
 
 
-def make(member: Callable[..., Layer], channels: int) -> Layer:
-    """Call a function that returns a layer, with the width where it takes one as `channel`."""
-    return member(channel=channels) if "channel" in parameters_of(member).parameters else member()
+def make(member: Callable[..., Layer], channels: int, size: Size) -> Layer:
+    """Call a function that returns a layer, with the width and the size where it takes one as `channel` or `grid`."""
+    given = {"channel": channels, "grid": size}
+    return member(**{name: given[name] for name in parameters_of(member).parameters if name in given})
 
 
 def group_of(member: Callable[..., Layer]) -> str:

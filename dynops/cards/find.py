@@ -12,6 +12,7 @@ from types import ModuleType
 from dynops.cards.docs import Docs, read
 from dynops.cards.family import make
 from dynops.errors import SpecError
+from dynops.ops.geometry import Size
 from dynops.parts import zoo
 from dynops.parts.layer import Layer
 from dynops.specs import at_least
@@ -26,27 +27,28 @@ class Found:
     docs: Docs
 
 
-def find(name: str, channels: int) -> Found:
+def find(name: str, channels: int, size: Size) -> Found:
     """Find a layer by name.
 
     Args:
         name: a name of the zoo, or `path/to/file.py:name` of a layer or of a function that returns one.
         channels: the width, for a function that takes it as `channel`.
+        size: the input's grid, for a function that takes it as `grid`.
     Raises:
         SpecError: there is no such operator, file or name, the file cannot be imported, or it is no layer.
     """
     at_least("channels", channels, 1)
     if ":" in name or name.endswith(".py"):
-        return _in_file(name, channels)
+        return _in_file(name, channels, size)
     members = {member.__name__: member for member in zoo.FAMILY}
     if name not in members:
         near = get_close_matches(name, members, n=4)
         way_out = f"Near: {', '.join(near)}" if near else f"It has {', '.join(members)}"
         raise SpecError(f"name has {name!r}: must be of the zoo, or path/to/file.py:name. {way_out}.")
-    return Found(name=name, layer=make(members[name], channels), docs=read(inspect.getdoc(members[name])))
+    return Found(name=name, layer=make(members[name], channels, size), docs=read(inspect.getdoc(members[name])))
 
 
-def _in_file(name: str, channels: int) -> Found:
+def _in_file(name: str, channels: int, size: Size) -> Found:
     text, _, wanted = name.rpartition(":") if not name.endswith(".py") else (name, ":", "")
     path = Path(text)
     if not path.is_file():
@@ -59,26 +61,26 @@ def _in_file(name: str, channels: int) -> Found:
     value = vars(module)[wanted]
     if isinstance(value, Layer):
         return Found(name=wanted, layer=value, docs=Docs())
-    layer = _called(name, value, channels) if inspect.isfunction(value) else value
+    layer = _called(name, value, channels, size) if inspect.isfunction(value) else value
     if not isinstance(layer, Layer):
         raise SpecError(f"{name} has {layer!r}: must be a Layer, or a function that returns one.")
     return Found(name=wanted, layer=layer, docs=read(inspect.getdoc(value)))
 
 
-def _called(name: str, function: Callable[..., Layer], channels: int) -> object:
+def _called(name: str, function: Callable[..., Layer], channels: int, size: Size) -> object:
     parameters = inspect.signature(function).parameters.values()
     free = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     required = [
         each.name
         for each in parameters
-        if each.default is each.empty and each.kind not in free and each.name != "channel"
+        if each.default is each.empty and each.kind not in free and each.name not in ("channel", "grid")
     ]
     if required:
         raise SpecError(
-            f"{name} has required arguments {', '.join(required)}: must be callable without, but for channel. Give "
-            "them defaults."
+            f"{name} has required arguments {', '.join(required)}: must be callable without, but for channel and grid. "
+            "Give them defaults."
         )
-    return make(function, channels)
+    return make(function, channels, size)
 
 
 def _imported(name: str, path: Path) -> ModuleType:

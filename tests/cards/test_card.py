@@ -21,7 +21,7 @@ BLOCK = Series(layers=(zoo.depthwise(stride=2), Pointwise(), Parallel(layers=(zo
 
 
 def made(name: str, folder: Path, channels: int = 48, size: tuple[int, ...] = (14, 14)) -> cards.Card:
-    found = cards.find(name, channels)
+    found = cards.find(name, channels, size)
     return cards.card(found.layer, name=name, channels=channels, size=size, folder=folder, docs=found.docs)
 
 
@@ -32,7 +32,7 @@ def variance(path: Path) -> float:
 @pytest.mark.parametrize("name", NAMES)
 def test_every_operator_has_a_card_with_its_numbers_and_a_picture(name: str, tmp_path: Path) -> None:
     card = made(name, tmp_path)
-    layer = make(getattr(zoo, name), 48)
+    layer = make(getattr(zoo, name), 48, (14, 14))
     described = layer.describe(48, (14, 14)[: layer.dims])
     assert card.description == described
     assert card.path == tmp_path / f"card-{name}.png"
@@ -49,7 +49,7 @@ def test_every_operator_has_a_card_with_its_numbers_and_a_picture(name: str, tmp
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("width", [40, 96])
 def test_wrapped_python_makes_the_layer(name: str, width: int) -> None:
-    layer = make(getattr(zoo, name), 48)
+    layer = make(getattr(zoo, name), 48, (14, 14))
     assert eval(python(layer, width), {**vars(dynops.parts), **vars(dynops)}) == layer
 
 

@@ -12,7 +12,7 @@ FILE = '''"""My variants."""
 
 from dataclasses import replace
 
-from dynops import Dynamic, Operator, Static, zoo
+from dynops import Dynamic, Operator, Series, Static, zoo
 
 mixed = replace(zoo.involution(), kernel=Static() + Dynamic(context="pixel"))
 number = 3
@@ -28,6 +28,10 @@ def doubled(factor: int = 2) -> Operator:
 
 def keras(channel: int) -> Operator:
     return zoo.involution_keras(channel)
+
+
+def mixer(grid: tuple[int, int]) -> Series:
+    return zoo.mlp_mixing(grid, hidden=5)
 
 
 def needy(kernel_size: int, heads: int) -> Operator:
@@ -52,12 +56,12 @@ def file(tmp_path: Path) -> Path:
 
 def refused(name: str, message: str) -> None:
     with pytest.raises(SpecError, match=f"^{re.escape(message)}$"):
-        cards.find(name, 64)
+        cards.find(name, 64, (14, 14))
 
 
 @pytest.mark.parametrize("member", zoo.FAMILY, ids=lambda member: member.__name__)
 def test_every_operator_of_the_zoo_is_found_with_its_docs(member: type) -> None:
-    found = cards.find(member.__name__, 64)
+    found = cards.find(member.__name__, 64, (14, 14))
     assert found.name == member.__name__
     assert set(found.docs.sections) >= {"Formula", "Parameters", "Source"}
     assert found.docs.sentence.endswith(".")
@@ -65,25 +69,29 @@ def test_every_operator_of_the_zoo_is_found_with_its_docs(member: type) -> None:
 
 
 def test_a_value_of_a_file_is_found(file: Path) -> None:
-    found = cards.find(f"{file}:mixed", 64)
+    found = cards.find(f"{file}:mixed", 64, (14, 14))
     assert (found.name, found.docs) == ("mixed", cards.Docs())
     assert repr(found.layer.kernel) == "Static() + Dynamic(context='pixel', reduction=4)"  # type: ignore[attr-defined]
 
 
 def test_a_function_of_a_file_is_called(file: Path) -> None:
-    found = cards.find(f"{file}:doubled", 64)
+    found = cards.find(f"{file}:doubled", 64, (14, 14))
     assert found.layer == zoo.involution(7)
     assert found.docs == cards.Docs(sentence="Involution of twice the size.", sections={"Formula": "y = 2 x"})
 
 
 def test_a_function_that_takes_channel_is_given_the_width(file: Path) -> None:
-    assert cards.find(f"{file}:keras", 48).layer == zoo.involution_keras(48)
+    assert cards.find(f"{file}:keras", 48, (14, 14)).layer == zoo.involution_keras(48)
+
+
+def test_a_function_that_takes_grid_is_given_the_size(file: Path) -> None:
+    assert cards.find(f"{file}:mixer", 48, (14, 12)).layer == zoo.mlp_mixing((14, 12), hidden=5)
 
 
 def test_a_file_is_read_anew_each_time(file: Path) -> None:
-    assert cards.find(f"{file}:mixed", 64).layer != zoo.conv2d()
+    assert cards.find(f"{file}:mixed", 64, (14, 14)).layer != zoo.conv2d()
     file.write_text("from dynops import zoo\n\nmixed = zoo.conv2d()  # another length, as times are coarse\n")
-    assert cards.find(f"{file}:mixed", 64).layer == zoo.conv2d()
+    assert cards.find(f"{file}:mixed", 64, (14, 14)).layer == zoo.conv2d()
 
 
 def test_an_unknown_name_has_near_ones() -> None:
@@ -104,7 +112,7 @@ def test_a_file_that_is_missing(tmp_path: Path) -> None:
 
 
 def test_a_name_that_the_file_lacks(file: Path) -> None:
-    way_out = "must end in a name of mine.py. It has mixed, doubled, keras, needy, wrong."
+    way_out = "must end in a name of mine.py. It has mixed, doubled, keras, mixer, needy, wrong."
     refused(f"{file}:mixt", f"name has '{file}:mixt': {way_out}")
     refused(str(file), f"name has '{file}': {way_out}")
 
@@ -148,11 +156,11 @@ def test_a_value_that_is_no_layer(file: Path) -> None:
 def test_a_function_with_required_arguments(file: Path) -> None:
     refused(
         f"{file}:needy",
-        f"{file}:needy has required arguments kernel_size, heads: must be callable without, but for channel. "
-        "Give them defaults.",
+        f"{file}:needy has required arguments kernel_size, heads: must be callable without, but for channel "
+        "and grid. Give them defaults.",
     )
 
 
 def test_a_width_below_one_is_refused() -> None:
     with pytest.raises(SpecError, match=r"^channels has 0: must be an integer of at least 1\.$"):
-        cards.find("involution_keras", 0)
+        cards.find("involution_keras", 0, (14, 14))
