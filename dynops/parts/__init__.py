@@ -2,6 +2,7 @@
 
 from dynops.parts import zoo
 from dynops.parts.channels import Channels
+from dynops.parts.checkpoints import convert_involution, load_involution
 from dynops.parts.combine import Parallel, Pointwise, Series
 from dynops.parts.context import Context
 from dynops.parts.cost import macs, parameters
@@ -68,8 +69,10 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Static",
+    "convert_involution",
     "filter_norm",
     "fold_all",
+    "load_involution",
     "macs",
     "mean_zero",
     "one_hot",

@@ -1,5 +1,7 @@
 """Mixers of tokens without parameters or without locality, and gates: the limit of one tap."""
 
+from math import isqrt
+
 from dynops.ops import Global, Size, Window
 from dynops.parts.channels import Channels
 from dynops.parts.combine import Pointwise, Series
@@ -100,4 +102,7 @@ def mlp_mixing(grid: Size = (14, 14), hidden: int = 256) -> Series:
         table = Static(positions=True)
         return Operator(kernel=table, channels=Channels("s"), window=Global(grid=onto, dims=len(grid)), bias=table)
 
-    return Series(layers=(tokens((hidden,) + (1,) * (len(grid) - 1)), Pointwise(activation="gelu"), tokens(grid)))
+    # hidden tokens have no place; a layout that is nearly square is the one to look at
+    rows = next(side for side in range(isqrt(hidden), 0, -1) if hidden % side == 0)
+    layout = (1, rows, hidden // rows)[-len(grid) :] if len(grid) > 1 else (hidden,)
+    return Series(layers=(tokens(layout), Pointwise(activation="gelu", dims=len(grid)), tokens(grid)))
