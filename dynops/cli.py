@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dynops.ablation import Report, report
-from dynops.cards import card, family, find, markdown, table
+from dynops.cards import card, family, find, markdown, rows, table
 from dynops.errors import DynopsError
 
 
@@ -57,23 +57,32 @@ def report_command(folder: Path) -> None:
     show(report(folder))
 
 
-def zoo_command(channels: int = 64, size: int = 56, format: Literal["table", "markdown"] = "table") -> None:  # noqa: A002
+def zoo_command(
+    channels: int = 96,
+    size: int = 56,
+    variant: str | None = None,
+    format: Literal["table", "markdown"] = "table",  # noqa: A002
+) -> None:
     """List the published operators: what each is, and what it costs at one width and size.
 
     Args:
         channels: channels of the input.
         size: rows and columns of the input.
+        variant: a layer of your own to stand below them, or a function that returns one: `path/to/file.py:name`.
         format: a table for the terminal, or Markdown.
     """
-    rows = family(channels, (size, size))
+    listed = family(channels, (size, size))
+    if variant is not None:
+        found = find(variant, channels, (size, size))
+        listed += rows(found.layer, name=found.name, group="variant", channels=channels, size=(size, size))
     if format == "markdown":
-        _print(markdown(rows))
+        _print(markdown(listed))
     else:
         # a file or a pipe has no width that a line could be too long for
-        Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table(rows))
+        Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table(listed))
 
 
-def card_command(name: str, channels: int = 64, size: int = 56, folder: Path = Path()) -> None:
+def card_command(name: str, channels: int = 96, size: int = 56, folder: Path = Path()) -> None:
     """Say what an operator is and what it costs, and draw where it looks, what it shares and its kernels.
 
     Args:

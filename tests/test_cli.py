@@ -77,7 +77,16 @@ def test_zoo_prints_the_family_as_a_table(monkeypatch: pytest.MonkeyPatch, capsy
 
 def test_zoo_prints_markdown(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run_here(monkeypatch, "zoo", "--size=14", "--format=markdown")
-    assert capsys.readouterr().out == cards.markdown(cards.family(64, (14, 14))) + "\n"
+    assert capsys.readouterr().out == cards.markdown(cards.family(96, (14, 14))) + "\n"
+
+
+def test_zoo_takes_a_variant(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text("from dynops import zoo\n\nmine = zoo.depthwise(5)\n")
+    run_here(monkeypatch, "zoo", "--size=14", f"--variant={tmp_path}/mine.py:mine")
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert lines[lines.index(["variant"]) + 1] == ["mine", "{}", "g,", "g=96", "5x5", "-", "2.4", "k", "470.4", "k"]
 
 
 def test_card_prints_and_draws(

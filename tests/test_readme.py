@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+from dynops import cards
+
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text()
 
@@ -19,3 +21,8 @@ def test_every_file_that_is_linked_exists() -> None:
     missing = [link for link in links if not link.startswith("http") and not (ROOT / link).exists()]
     assert links
     assert not missing
+
+
+def test_table_of_the_family_is_the_one_that_the_code_makes() -> None:
+    (shown,) = re.findall(r"<!-- family: .*? -->\n\n(.*?)\n\n<!-- /family -->", README, flags=re.DOTALL)
+    assert shown == cards.markdown(cards.family())

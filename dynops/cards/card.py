@@ -41,7 +41,7 @@ def card(
     layer: Layer,
     *,
     name: str,
-    channels: int = 64,
+    channels: int = 96,
     size: Size = (56, 56),
     folder: Path | str = ".",
     docs: Docs | None = None,

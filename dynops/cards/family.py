@@ -50,7 +50,7 @@ class Row:
 
 
 def family(
-    channels: int = 64, size: Size = (56, 56), members: Iterable[Callable[..., Layer]] = zoo.FAMILY
+    channels: int = 96, size: Size = (56, 56), members: Iterable[Callable[..., Layer]] = zoo.FAMILY
 ) -> list[Row]:
     """Describe the zoo's operators at a width and size; one that cannot be built there has its reason.
 

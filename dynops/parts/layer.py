@@ -89,20 +89,20 @@ class Layer(Spec, ABC):
             out_channels: channels of the output, as in `build`.
         """
         grid = GRIDS[self.dims].split()
-        kernels: list[str] = []
-
-        def note(module: nn.Module, inputs: tuple[Tensor, ...], kernel: Tensor) -> None:
-            letters = zip(("b", "g", "o", "i", "k", *grid), kernel.shape, strict=True)
-            kernels.append(" ".join(f"{letter}={count}" for letter, count in letters))
-
-        with torch.device("meta"):
+        inputs: dict[nn.Module, tuple[Tensor, ...]] = {}
+        with torch.device("meta"), torch.no_grad():
             layer = self.build(channels, out_channels, size=size)
             for module in layer.modules():
-                kernel = dict(module.named_children()).get("kernel")
-                # an operator's own kernel, not those that it is combined from
-                if isinstance(module, Counted) and isinstance(kernel, KernelModule):
-                    kernel.register_forward_hook(note)
+                # an operator, which has a kernel of its own, and not what the kernel is combined from
+                if isinstance(module, Counted) and isinstance(getattr(module, "kernel", None), KernelModule):
+                    module.register_forward_pre_hook(inputs.__setitem__)
             y = layer(torch.empty(1, channels, *size))
+            made = [module(*features, return_kernel=True)[1] for module, features in tuple(inputs.items())]
+        letters = ("b", "g", "o", "i", "k", *grid)
+        kernels = [
+            " ".join(f"{letter}={count}" for letter, count in zip(letters, kernel.shape, strict=True))
+            for kernel in made
+        ]
         varies = [letter for letter in ("b", *grid) if ("h" if letter in grid else "b") in self.signature]
         return Description(
             signature="{" + ", ".join(varies) + "}",

@@ -35,6 +35,7 @@ def test_every_operator_has_a_card_with_its_numbers_and_a_picture(name: str, tmp
     layer = make(getattr(zoo, name), 48, (14, 14))
     described = layer.describe(48, (14, 14)[: layer.dims])
     assert card.description == described
+    assert described.kernel
     assert card.path == tmp_path / f"card-{name}.png"
     assert variance(card.path) > 0.005
     whole = " ".join(card.text.split())
