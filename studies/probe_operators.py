@@ -14,6 +14,7 @@ FLOOR = 0.75
 CODED = 0.9 * FLOOR  # the selector of an image stands at a tenth of its pixels
 WINDOW_CODED = 0.9**9 * FLOOR  # ... and in one of nine pixels more often
 PAIR = 0.5  # two channels with different selectors share one kernel, which can but average them
+MEAN = 1 - 1 / 9  # the mean of nine pixels, one of which is the answer
 NOTHING = 1.0  # what reads the pixel alone can but answer with the mean
 TASKS = ("channel", "pixel", "pixel_channel", "sample", "position", "marker", "match")
 
@@ -92,7 +93,11 @@ GENERATED = {
     "dynamic_depthwise": Subject(zoo.dynamic_depthwise(3, reduction=2), _EACH),
     "dynamic_depthwise_global": Subject(zoo.dynamic_depthwise(3, reduction=2, context="global"), _IMAGE),
     "lightweight_conv": Subject(replace(zoo.lightweight_conv(heads=2), window=Window(3)), {}),
-    "dynamic_conv1d": Subject(replace(zoo.dynamic_conv1d(heads=2), window=Window(3)), _CENTRE),
+    # without a bias, a pixel that shows no code can but weigh all taps alike
+    "dynamic_conv1d": Subject(
+        replace(zoo.dynamic_conv1d(heads=2), window=Window(3)),
+        {"channel": MEAN, "pixel": 0.0, "sample": 0.9 * MEAN, "position": MEAN, "marker": MEAN},
+    ),
     # one gate for half of the inputs can but scale a kernel
     "weightnet": Subject(zoo.weightnet(), _CHANNEL),
     # an unlearned likeness of pixels that show their values

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dynops.parts import (
     BatchNorm,
@@ -133,6 +133,43 @@ def settled() -> Callable[[nn.Module], nn.Module]:
         return module.eval()
 
     return settle
+
+
+@pytest.fixture(scope="session")
+def assert_equal_with_gradients() -> Callable[..., None]:
+    """Compare a layer with an oracle of its input and state, which shares no code with it."""
+
+    def compare(
+        layer: nn.Module, oracle: Callable[[Tensor, dict[str, Tensor]], Tensor], x: Tensor, unseen: tuple[str, ...] = ()
+    ) -> None:
+        """Compare outputs, gradients of the input and, name by name, of all parameters, and running statistics.
+
+        `unseen` names the parameters whose gradient is zero; all others must have one.
+        """
+        state = {name: each.detach().clone() for name, each in layer.state_dict().items()}
+        parameters = dict(layer.named_parameters())
+        for name in parameters:
+            state[name].requires_grad_()
+        ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
+        found, expected = layer(ours), oracle(theirs, state)
+        assert_near(found, expected, "output")
+        upstream = torch.randn_like(expected)
+        found.backward(upstream)
+        expected.backward(upstream)
+        assert_near(ours.grad, theirs.grad, "gradient of x")
+        for name, parameter in parameters.items():
+            wanted = state[name].grad
+            assert wanted is not None, f"the oracle does not use {name}"
+            assert (wanted.abs().max() < 1e-9) == (name in unseen), f"{name} has a gradient of {wanted.abs().max()}"
+            assert_near(parameter.grad, wanted, f"gradient of {name}")
+        for name, buffer in layer.named_buffers():
+            if buffer.is_floating_point() and name in state:
+                assert_near(buffer, state[name], name)
+
+    def assert_near(found: Tensor | None, expected: Tensor | None, name: str) -> None:
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10, msg=lambda text: f"{name}: {text}")
+
+    return compare
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -108,6 +108,7 @@ def swin(weights: Weights, x: Tensor, block: int, shift: int, masked: float) -> 
     return projected(torch.roll(y, (shift, shift), (2, 3)), weights, "out")
 
 
+@pytest.mark.oracle("window_attention")
 @pytest.mark.parametrize(("block", "size"), [(1, (3, 2)), (2, (6, 4)), (3, (3, 9)), (4, (8, 4)), (5, (5, 5))])
 def test_window_attention_is_that_of_torch_in_each_block(block: int, size: tuple[int, int]) -> None:
     layer = drawn(zoo.window_attention(block, HEADS).build(WIDTH))
@@ -116,6 +117,7 @@ def test_window_attention_is_that_of_torch_in_each_block(block: int, size: tuple
     assert_is(lambda weights, x: swin(weights, x, block, 0, -inf), layer, image(*size), (KEY_BIAS, *alone))
 
 
+@pytest.mark.oracle("window_attention")
 @pytest.mark.parametrize("masked", [-inf, -100.0])
 @pytest.mark.parametrize(
     ("block", "shift", "size"),
@@ -128,6 +130,22 @@ def test_shifted_window_attention_is_the_masked_cyclic_shift_of_swin(
     assert_is(lambda weights, x: swin(weights, x, block, shift, masked), layer, image(*size), (KEY_BIAS,))
 
 
+@pytest.mark.oracle("window_attention")
+@pytest.mark.parametrize(
+    ("block", "shift", "stride", "size"), [(2, 0, 2, (4, 6)), (4, 2, 2, (8, 4)), (3, 0, 3, (9, 6)), (4, 2, 1, (4, 8))]
+)
+def test_window_attention_at_a_stride_has_the_queries_of_its_outputs_alone(
+    block: int, shift: int, stride: int, size: tuple[int, int]
+) -> None:
+    layer = drawn(zoo.window_attention(block, HEADS, shift=shift).strided(stride).build(WIDTH))
+
+    def oracle(weights: Weights, x: Tensor) -> Tensor:
+        return swin(weights, x, block, shift, -inf)[:, :, ::stride, ::stride]
+
+    assert_is(oracle, layer, image(*size), (KEY_BIAS,))
+
+
+@pytest.mark.oracle("window_attention")
 @pytest.mark.parametrize(("block", "shift"), [(2, 1), (4, 2), (3, 2)])
 def test_shifted_window_attention_without_a_mask_is_the_cyclic_shift_alone(block: int, shift: int) -> None:
     operator = zoo.window_attention(block, HEADS)
@@ -154,6 +172,7 @@ def same_block(pixel: int, block: int, shift: int, length: int) -> list[int]:
     return [each for each in range(length) if (each - shift) // block == (pixel - shift) // block]
 
 
+@pytest.mark.oracle("window_attention")
 @pytest.mark.parametrize(
     ("block", "shift", "size"),
     [
@@ -194,15 +213,18 @@ def nearest(pixel: int, size: int, dilation: int, length: int) -> list[int]:
     return min(runs, key=lambda run: abs(run[size // 2] - pixel))
 
 
+@pytest.mark.oracle("neighbourhood_attention")
+@pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("relative", [True, False])
 @pytest.mark.parametrize(
     ("size", "dilation", "grid"),
     [(3, 1, (5, 4)), (3, 1, (3, 6)), (5, 1, (6, 5)), (3, 2, (7, 6)), (3, 2, (6, 9)), (1, 2, (3, 4))],
 )
 def test_neighbourhood_attention_is_over_the_nearest_pixels_inside(
-    size: int, dilation: int, grid: tuple[int, int], relative: bool
+    size: int, dilation: int, grid: tuple[int, int], relative: bool, stride: int
 ) -> None:
-    layer = drawn(zoo.neighbourhood_attention(size, HEADS, dilation=dilation, relative=relative).build(WIDTH))
+    operator = zoo.neighbourhood_attention(size, HEADS, dilation=dilation, relative=relative)
+    layer = drawn(operator.strided(stride).build(WIDTH))
     scores = "kernel.kernel.kernels.0" if relative else "kernel.kernel"
 
     def oracle(weights: Weights, x: Tensor) -> Tensor:
@@ -216,7 +238,7 @@ def test_neighbourhood_attention_is_over_the_nearest_pixels_inside(
             return weights[TABLE][:, 0, 0, down // dilation + size - 1, right // dilation + size - 1]
 
         heads = (heads_of(x, weights, name) for name in (f"{scores}.query.project", f"{scores}.key", "value"))
-        return projected(in_loops(*heads, seen, bias), weights, "out")
+        return projected(in_loops(*heads, seen, bias), weights, "out")[:, :, ::stride, ::stride]
 
     unseen = {f"{scores}.key.bias"}
     if size == 1:  # one tap has all the weight, whatever the scores are
@@ -341,6 +363,7 @@ def halo_in_loops(weights: Weights, x: Tensor, block: int, halo: int, stride: in
     return torch.stack(sums, dim=3).unflatten(3, query.shape[3:]).flatten(1, 2)
 
 
+@pytest.mark.oracle("halo_attention")
 @pytest.mark.parametrize(
     ("block", "halo", "stride", "size"),
     [
@@ -368,6 +391,7 @@ def likeness(relation: str, query: Tensor, key: Tensor) -> Tensor:
     ]
 
 
+@pytest.mark.oracle("local_relation")
 @pytest.mark.parametrize("relation", ["dot", "subtraction", "squared_distance"])
 @pytest.mark.parametrize(
     ("taps", "group_channels", "stride", "size"),
@@ -418,6 +442,7 @@ def lambdas(weights: Weights, x: Tensor, stride: int, training: bool) -> Tensor:
     return torch.einsum("bnkhw,bvkhw->bnvhw", query, content[..., None, None] + position + bias).flatten(1, 2)
 
 
+@pytest.mark.oracle("lambda_layer")
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
     ("dim", "reach", "stride", "size"),
@@ -440,6 +465,7 @@ def test_lambda_layer_is_that_of_its_paper(
     assert_is(lambda weights, x: lambdas(weights, x, stride, training), layer, image(*size))
 
 
+@pytest.mark.oracle("lambda_layer")
 @pytest.mark.parametrize("built_for", [None, (5, 4)])
 def test_lambda_layer_serves_every_size(built_for: tuple[int, int] | None) -> None:
     layer = drawn(zoo.lambda_layer(3, HEADS, 5).build(WIDTH, size=built_for)).eval()

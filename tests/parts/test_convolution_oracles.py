@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from dynops.ops import Window
 from dynops.parts import zoo
 
+Compare = Callable[..., None]
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 Weights = dict[str, Tensor]
 Sample = Callable[[Tensor, Tensor, Window], Tensor]
@@ -37,23 +38,6 @@ SHIFTED = {
     "shifted and strided": Window(3, stride=2, border="shift"),
 }
 SIZES = [(6, 7), (7, 8), (5, 5)]
-
-
-def assert_equal_with_gradients(layer: nn.Module, oracle: Callable[[Tensor, Weights], Tensor], x: Tensor) -> None:
-    """Compare outputs, and the gradients of the input and, name by name, of all parameters."""
-    weights = {name: each.detach().clone().requires_grad_() for name, each in layer.named_parameters()}
-    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-    found, expected = layer(ours), oracle(theirs, weights)
-    torch.testing.assert_close(found, expected, **EXACT)
-    upstream = torch.randn_like(expected)
-    found.backward(upstream)
-    expected.backward(upstream)
-    torch.testing.assert_close(ours.grad, theirs.grad, **EXACT)
-    for name, parameter in layer.named_parameters():
-        wanted = weights[name].grad
-        assert wanted is not None, f"the oracle does not use {name}"
-        assert wanted.abs().max() > 0, f"nothing is learned of {name}"
-        torch.testing.assert_close(parameter.grad, wanted, **EXACT, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
@@ -95,11 +79,12 @@ def patches(x: Tensor, window: Window) -> Tensor:
     return columns.unflatten(1, (x.shape[1], -1))
 
 
+@pytest.mark.oracle("conv_transpose2d")
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("kernel_size", [1, 3, 5])
 @pytest.mark.parametrize("size", [(4, 5), (5, 3), (1, 2)])
 def test_transposed_convolution_with_a_centre_is_that_of_torch(
-    kernel_size: int, stride: int, size: tuple[int, int]
+    kernel_size: int, stride: int, size: tuple[int, int], assert_equal_with_gradients: Compare
 ) -> None:
     def oracle(x: Tensor, weights: Weights) -> Tensor:
         weight = weights["kernel.weight"].view(4, kernel_size, kernel_size, 3).permute(3, 0, 1, 2)  # i o k k
@@ -111,10 +96,11 @@ def test_transposed_convolution_with_a_centre_is_that_of_torch(
     assert_equal_with_gradients(layer, oracle, x)
 
 
+@pytest.mark.oracle("conv_transpose2d")
 @pytest.mark.parametrize(("kernel_size", "stride", "padding", "more"), [(2, 2, 0, 0), (4, 2, 1, 0), (2, 3, 0, 1)])
 @pytest.mark.parametrize("size", [(4, 5), (5, 3), (1, 2)])
 def test_even_transposed_convolution_is_that_of_torch(
-    kernel_size: int, stride: int, padding: int, more: int, size: tuple[int, int]
+    kernel_size: int, stride: int, padding: int, more: int, size: tuple[int, int], assert_equal_with_gradients: Compare
 ) -> None:
     def oracle(x: Tensor, weights: Weights) -> Tensor:
         weight = weights["kernel.weight"].view(4, kernel_size, kernel_size, 3).permute(3, 0, 1, 2)
@@ -124,10 +110,11 @@ def test_even_transposed_convolution_is_that_of_torch(
     assert_equal_with_gradients(layer, oracle, torch.randn(2, 3, *size, dtype=torch.float64))
 
 
+@pytest.mark.oracle("conv_transpose2d")
 @pytest.mark.parametrize(("kernel_size", "stride", "before"), [(2, 1, 0), (4, 1, 1), (6, 3, 1), (6, 1, 2)])
 @pytest.mark.parametrize("size", [(4, 5), (5, 3)])
 def test_even_transposed_convolution_loses_the_odd_pixel_behind(
-    kernel_size: int, stride: int, before: int, size: tuple[int, int]
+    kernel_size: int, stride: int, before: int, size: tuple[int, int], assert_equal_with_gradients: Compare
 ) -> None:
     def oracle(x: Tensor, weights: Weights) -> Tensor:
         weight = weights["kernel.weight"].view(2, kernel_size, kernel_size, 3).permute(3, 0, 1, 2)
@@ -138,10 +125,11 @@ def test_even_transposed_convolution_loses_the_odd_pixel_behind(
     assert_equal_with_gradients(layer, oracle, torch.randn(2, 3, *size, dtype=torch.float64))
 
 
+@pytest.mark.oracle("conv_transpose2d")
 @pytest.mark.parametrize(("finer", "coarser"), [(2, 2), (2, 3), (3, 2), (1, 2)])
 @pytest.mark.parametrize("size", [(4, 5), (7, 6)])
 def test_transposed_convolution_at_a_stride_writes_from_every_other_pixel(
-    finer: int, coarser: int, size: tuple[int, int]
+    finer: int, coarser: int, size: tuple[int, int], assert_equal_with_gradients: Compare
 ) -> None:
     grid = [-(-length * finer // coarser) for length in size]
 
@@ -168,9 +156,12 @@ def test_transposed_convolution_undoes_the_grid_of_a_convolution() -> None:
     torch.testing.assert_close((x * layer(y)).sum(), there, **EXACT)
 
 
+@pytest.mark.oracle("locally_connected")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", WINDOWS | SHIFTED)
-def test_locally_connected_layer_is_a_table_of_positions(name: str, size: tuple[int, int]) -> None:
+def test_locally_connected_layer_is_a_table_of_positions(
+    name: str, size: tuple[int, int], assert_equal_with_gradients: Compare
+) -> None:
     window = (WINDOWS | SHIFTED)[name]
 
     def oracle(x: Tensor, weights: Weights) -> Tensor:
@@ -180,9 +171,12 @@ def test_locally_connected_layer_is_a_table_of_positions(name: str, size: tuple[
     assert_equal_with_gradients(layer, oracle, torch.randn(2, 3, *size, dtype=torch.float64))
 
 
+@pytest.mark.oracle("locally_connected")
 @pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("size", [(5, 4), (4, 7), (1, 3)])
-def test_locally_connected_layer_is_the_sum_of_its_formula(stride: int, size: tuple[int, int]) -> None:
+def test_locally_connected_layer_is_the_sum_of_its_formula(
+    stride: int, size: tuple[int, int], assert_equal_with_gradients: Compare
+) -> None:
     def oracle(x: Tensor, weights: Weights) -> Tensor:
         rows, columns = range(0, size[0], stride), range(0, size[1], stride)
         y = x.new_zeros(2, 3, len(rows), len(columns))
@@ -200,9 +194,12 @@ def test_locally_connected_layer_is_the_sum_of_its_formula(stride: int, size: tu
     assert_equal_with_gradients(layer, oracle, torch.randn(2, 2, *size, dtype=torch.float64))
 
 
+@pytest.mark.oracle("low_rank_locally_connected")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", WINDOWS | SHIFTED)
-def test_locally_connected_layer_of_low_rank_mixes_convolutions_by_position(name: str, size: tuple[int, int]) -> None:
+def test_locally_connected_layer_of_low_rank_mixes_convolutions_by_position(
+    name: str, size: tuple[int, int], assert_equal_with_gradients: Compare
+) -> None:
     window = (WINDOWS | SHIFTED)[name]
 
     def oracle(x: Tensor, weights: Weights) -> Tensor:
@@ -309,10 +306,13 @@ def scattered(layer: nn.Module, std: float) -> nn.Module:
     return layer
 
 
+@pytest.mark.oracle("deformable_conv")
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("name", [name for name, window in WINDOWS.items() if window.border == "zeros"])
 @pytest.mark.parametrize("size", SIZES)
-def test_deformable_convolution_is_torchs_grid_sample(name: str, groups: int, size: tuple[int, int]) -> None:
+def test_deformable_convolution_is_torchs_grid_sample(
+    name: str, groups: int, size: tuple[int, int], assert_equal_with_gradients: Compare
+) -> None:
     window = WINDOWS[name]
     operator = replace(zoo.deformable_conv(groups=groups), window=window)
     layer = scattered(operator.build(4, 3).double(), 4.0)
@@ -324,20 +324,24 @@ def test_deformable_convolution_is_torchs_grid_sample(name: str, groups: int, si
     assert_equal_with_gradients(layer, lambda x, weights: deformed(x, weights, window, groups, sample_by_grid), x)
 
 
+@pytest.mark.oracle("modulated_deformable_conv")
 @pytest.mark.parametrize("name", [name for name, window in WINDOWS.items() if window.border == "zeros"])
 @pytest.mark.parametrize("size", SIZES)
-def test_modulated_deformable_convolution_is_torchs_grid_sample_and_a_mask(name: str, size: tuple[int, int]) -> None:
+def test_modulated_deformable_convolution_is_torchs_grid_sample_and_a_mask(
+    name: str, size: tuple[int, int], assert_equal_with_gradients: Compare
+) -> None:
     window = WINDOWS[name]
     layer = scattered(replace(zoo.modulated_deformable_conv(), window=window).build(4, 3).double(), 3.0)
     x = torch.randn(2, 4, *size, dtype=torch.float64)
     assert_equal_with_gradients(layer, lambda x, weights: deformed(x, weights, window, 1, sample_by_grid), x)
 
 
+@pytest.mark.oracle("deformable_conv")
 @pytest.mark.parametrize("border", ["mask", "reflect", "replicate", "circular"])
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize("stride", [1, 2])
 def test_deformable_convolution_continues_the_image_as_torchs_grid_sample(
-    border: str, groups: int, stride: int
+    border: str, groups: int, stride: int, assert_equal_with_gradients: Compare
 ) -> None:
     window = Window(3, stride=stride, border=border)
     operator = replace(zoo.deformable_conv(groups=groups), window=window)
@@ -349,18 +353,24 @@ def test_deformable_convolution_continues_the_image_as_torchs_grid_sample(
     assert_equal_with_gradients(layer, lambda x, weights: deformed(x, weights, window, groups, sample_by_grid), x)
 
 
+@pytest.mark.oracle("modulated_deformable_conv")
 @pytest.mark.parametrize("border", ["reflect", "replicate", "circular"])
-def test_modulated_deformable_convolution_continues_the_image_as_torchs_grid_sample(border: str) -> None:
+def test_modulated_deformable_convolution_continues_the_image_as_torchs_grid_sample(
+    border: str, assert_equal_with_gradients: Compare
+) -> None:
     window = Window(3, dilation=2, border=border)
     layer = scattered(replace(zoo.modulated_deformable_conv(), window=window).build(4, 3).double(), 0.6)
     x = torch.randn(2, 4, 7, 8, dtype=torch.float64)
     assert_equal_with_gradients(layer, lambda x, weights: deformed(x, weights, window, 1, sample_by_grid), x)
 
 
+@pytest.mark.oracle("deformable_conv", "modulated_deformable_conv")
 @pytest.mark.parametrize("std", [0.0, 2.0])
 @pytest.mark.parametrize("groups", [0, 1, 2])
 @pytest.mark.parametrize("size", [(3, 4), (4, 1)])
-def test_deformable_convolution_is_the_sum_of_its_formula(groups: int, std: float, size: tuple[int, int]) -> None:
+def test_deformable_convolution_is_the_sum_of_its_formula(
+    groups: int, std: float, size: tuple[int, int], assert_equal_with_gradients: Compare
+) -> None:
     # without a group of its own the convolution is modulated; std 0 is how it starts, on the pixels themselves
     operator = zoo.deformable_conv(groups=groups) if groups else zoo.modulated_deformable_conv()
     layer = operator.build(2, 3).double()

@@ -1,4 +1,4 @@
-"""Mixtures, gates and mixers against oracles of their own: outputs, and the gradient of every input and weight."""
+"""Mixtures and kernels of pixels against oracles of their own: outputs, and the gradient of every input and weight."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from dynops.ops import Window
 from dynops.parts import Operator, zoo
 
+Compare = Callable[..., None]
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 Settle = Callable[[nn.Module], nn.Module]
 State = dict[str, Tensor]
@@ -33,29 +34,6 @@ WINDOWS = {
 }
 SHIFTED = {"shifted": Window(5, border="shift"), "shifted and strided": Window(3, stride=2, border="shift")}
 SIZES = [(6, 7), (5, 8)]
-
-
-def assert_equal_with_gradients(layer: nn.Module, oracle: Callable[[Tensor, State], Tensor], x: Tensor) -> None:
-    """Compare outputs, gradients of the input and, name by name, of all parameters, and running statistics."""
-    state = {name: each.detach().clone() for name, each in layer.state_dict().items()}
-    parameters = dict(layer.named_parameters())
-    for name in parameters:
-        state[name].requires_grad_()
-    ours, theirs = x.clone().requires_grad_(), x.clone().requires_grad_()
-    found, expected = layer(ours), oracle(theirs, state)
-    torch.testing.assert_close(found, expected, **EXACT)
-    upstream = torch.randn_like(expected)
-    found.backward(upstream)
-    expected.backward(upstream)
-    torch.testing.assert_close(ours.grad, theirs.grad, **EXACT)
-    for name, parameter in parameters.items():
-        wanted = state[name].grad
-        assert wanted is not None, f"the oracle does not use {name}"
-        assert wanted.abs().max() > 0, f"nothing is learned of {name}"
-        torch.testing.assert_close(parameter.grad, wanted, **EXACT, msg=lambda text, name=name: f"{name}: {text}")
-    for name, buffer in layer.named_buffers():
-        if buffer.is_floating_point() and name in state:
-            torch.testing.assert_close(buffer, state[name], **EXACT, msg=lambda text, name=name: f"{name}: {text}")
 
 
 def pair(value: int | tuple[int, ...]) -> tuple[int, ...]:
@@ -126,9 +104,12 @@ def shares(logits: Tensor, axis: int) -> Tensor:
     return exponentials / exponentials.sum(axis, keepdim=True)
 
 
+@pytest.mark.oracle("condconv")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", WINDOWS | SHIFTED)
-def test_condconv_convolves_each_image_with_its_sum_of_kernels(name: str, size: tuple[int, int]) -> None:
+def test_condconv_convolves_each_image_with_its_sum_of_kernels(
+    name: str, size: tuple[int, int], assert_equal_with_gradients: Compare
+) -> None:
     window = (WINDOWS | SHIFTED)[name]
 
     def oracle(x: Tensor, state: State) -> Tensor:
@@ -139,10 +120,13 @@ def test_condconv_convolves_each_image_with_its_sum_of_kernels(name: str, size: 
     assert_equal_with_gradients(layer, oracle, torch.randn(3, 4, *size, dtype=torch.float64))
 
 
+@pytest.mark.oracle("dynamic_conv")
 @pytest.mark.parametrize("temperature", [1.0, 30.0])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", WINDOWS | SHIFTED)
-def test_dynamic_convolution_mixes_kernels_and_biases(name: str, size: tuple[int, int], temperature: float) -> None:
+def test_dynamic_convolution_mixes_kernels_and_biases(
+    name: str, size: tuple[int, int], temperature: float, assert_equal_with_gradients: Compare
+) -> None:
     window = (WINDOWS | SHIFTED)[name]
 
     def oracle(x: Tensor, state: State) -> Tensor:
@@ -157,11 +141,12 @@ def test_dynamic_convolution_mixes_kernels_and_biases(name: str, size: tuple[int
     assert_equal_with_gradients(layer, oracle, torch.randn(3, 8, *size, dtype=torch.float64))
 
 
+@pytest.mark.oracle("odconv")
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", WINDOWS | SHIFTED)
 def test_odconv_gates_the_input_the_taps_the_kernels_and_the_output(
-    name: str, size: tuple[int, int], training: bool, settled: Settle
+    name: str, size: tuple[int, int], training: bool, settled: Settle, assert_equal_with_gradients: Compare
 ) -> None:
     # as the authors' code: gates of inputs before, of outputs behind the convolution
     window = (WINDOWS | SHIFTED)[name]
@@ -179,9 +164,12 @@ def test_odconv_gates_the_input_the_taps_the_kernels_and_the_output(
     assert_equal_with_gradients(layer, oracle, torch.randn(4, 6, *size, dtype=torch.float64))
 
 
+@pytest.mark.oracle("weightnet")
 @pytest.mark.parametrize(("multiplier", "groups"), [(2, 2), (4, 2), (3, 1), (4, 4)])
 @pytest.mark.parametrize("name", WINDOWS | SHIFTED)
-def test_weightnet_is_made_of_fully_connected_layers_in_groups(name: str, multiplier: int, groups: int) -> None:
+def test_weightnet_is_made_of_fully_connected_layers_in_groups(
+    name: str, multiplier: int, groups: int, assert_equal_with_gradients: Compare
+) -> None:
     window = (WINDOWS | SHIFTED)[name]
 
     def oracle(x: Tensor, state: State) -> Tensor:
@@ -198,7 +186,8 @@ def test_weightnet_is_made_of_fully_connected_layers_in_groups(name: str, multip
     assert_equal_with_gradients(layer, oracle, torch.randn(3, 8, 5, 8, dtype=torch.float64))
 
 
-def test_weightnet_is_the_grouped_convolution_of_its_code() -> None:
+@pytest.mark.oracle("weightnet")
+def test_weightnet_is_the_grouped_convolution_of_its_code(assert_equal_with_gradients: Compare) -> None:
     # wn_fc1 of M * oup outputs, wn_fc2 of oup * inp * k * k outputs in G * oup groups, one group for each image
     layer = zoo.weightnet(stride=2).build(32, 4).double()
 
@@ -274,15 +263,19 @@ def regions_of_like_size(layer: nn.Module) -> nn.Module:
     return layer
 
 
+@pytest.mark.oracle("drconv")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", WINDOWS)
-def test_drconv_chooses_forward_and_learns_through_the_softmax(name: str, size: tuple[int, int]) -> None:
+def test_drconv_chooses_forward_and_learns_through_the_softmax(
+    name: str, size: tuple[int, int], assert_equal_with_gradients: Compare
+) -> None:
     window = WINDOWS[name]
     layer = regions_of_like_size(replace(zoo.drconv(regions=3), window=window).build(4, 5).double())
     x = torch.randn(4, 4, *size, dtype=torch.float64)
     assert_equal_with_gradients(layer, lambda x, state: regional(x, state, window, Choice.apply), x)
 
 
+@pytest.mark.oracle("drconv")
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", WINDOWS)
 def test_drconv_with_its_regions_fixed_is_a_convolution_of_each_region(name: str, size: tuple[int, int]) -> None:
@@ -323,91 +316,6 @@ def test_arguments_of_mixtures_are_those_of_their_window(kernel_size: int, strid
     assert zoo.involution_with_coordinates(kernel_size, stride=stride).window == Window(kernel_size, stride=stride)
     assert zoo.condconv(2, kernel_size, stride, 2).window == Window(kernel_size, stride=stride, dilation=2)
     assert zoo.drconv(2, kernel_size).window == Window(kernel_size)
-
-
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("size", [(6, 7), (5, 4), (1, 1)])
-def test_squeeze_excitation_gates_each_channel_of_an_image(size: tuple[int, int], stride: int) -> None:
-    def oracle(x: Tensor, state: State) -> Tensor:
-        hidden = dense(x.mean((2, 3)), state, "kernel.kernel.reduce").relu()
-        return x[:, :, ::stride, ::stride] * gate(dense(hidden, state, "kernel.kernel.span"))[:, :, None, None]
-
-    layer = zoo.squeeze_excitation(reduction=2).strided(stride).build(12).double()
-    assert_equal_with_gradients(layer, oracle, torch.randn(3, 12, *size, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("size", [(6, 7), (5, 4), (1, 1)])
-def test_channel_gate_reads_mean_and_maximum_with_one_network(size: tuple[int, int], stride: int) -> None:
-    def oracle(x: Tensor, state: State) -> Tensor:
-        def network(features: Tensor) -> Tensor:
-            hidden = dense(features.flatten(1), state, "kernel.kernel.context.reduce").relu()
-            return dense(hidden, state, "kernel.kernel.span")
-
-        logits = network(F.adaptive_avg_pool2d(x, 1)) + network(F.adaptive_max_pool2d(x, 1))
-        return x[:, :, ::stride, ::stride] * gate(logits)[:, :, None, None]
-
-    layer = zoo.channel_gate(reduction=2).strided(stride).build(12).double()
-    assert_equal_with_gradients(layer, oracle, torch.randn(3, 12, *size, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("kernel_size", [1, 3, 7])
-@pytest.mark.parametrize("size", [(6, 7), (9, 4), (2, 1)])
-def test_spatial_gate_convolves_mean_and_maximum_of_channels(
-    kernel_size: int, size: tuple[int, int], stride: int
-) -> None:
-    # at a stride the statistics are averaged first, as the contexts of all kernels are
-    def oracle(x: Tensor, state: State) -> Tensor:
-        statistics = averaged(torch.stack([x.sum(1) / 5, x.max(1).values], 1), Window(1, stride=stride))
-        gates = gate(F.conv2d(statistics, state["kernel.kernel.span.weight"], padding=kernel_size // 2))
-        return x[:, :, ::stride, ::stride] * gates
-
-    layer = zoo.spatial_gate(kernel_size).strided(stride).build(5).double()
-    assert_equal_with_gradients(layer, oracle, torch.randn(3, 5, *size, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("size", [(3, 4), (5, 2), (1, 1)])
-def test_token_mixing_is_a_linear_layer_over_pixels(size: tuple[int, int], stride: int) -> None:
-    grid = [(length + stride - 1) // stride for length in size]
-
-    def oracle(x: Tensor, state: State) -> Tensor:
-        weight = state["kernel.weight"].view(size[0] * size[1], grid[0] * grid[1]).T  # from k p to p k
-        return F.linear(x.flatten(2), weight, state["bias_kernel.weight"].flatten()).unflatten(2, grid)
-
-    layer = zoo.token_mixing().strided(stride).build(3, size=size).double()
-    assert_equal_with_gradients(layer, oracle, torch.randn(2, 3, *size, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("kernel_size", [3, 5, 7])
-@pytest.mark.parametrize("size", [(6, 7), (5, 4), (2, 3), (1, 2)])
-def test_pooling_is_average_pooling_less_the_pixel(kernel_size: int, size: tuple[int, int], stride: int) -> None:
-    def oracle(x: Tensor, state: State) -> Tensor:
-        mean = F.avg_pool2d(x, kernel_size, stride=stride, padding=kernel_size // 2, count_include_pad=False)
-        return mean - x[:, :, ::stride, ::stride]
-
-    layer = zoo.pooling(kernel_size).strided(stride).build(3).double()
-    assert_equal_with_gradients(layer, oracle, torch.randn(2, 3, *size, dtype=torch.float64))
-
-
-@pytest.mark.parametrize("stride", [1, 2, 3])
-@pytest.mark.parametrize("groups", [4, 5, 12])
-@pytest.mark.parametrize("size", [(6, 7), (5, 4), (1, 3)])
-def test_shift_moves_four_groups_and_leaves_the_others(groups: int, size: tuple[int, int], stride: int) -> None:
-    s = 2
-
-    def oracle(x: Tensor, state: State) -> Tensor:
-        left, right, up, down = (torch.zeros_like(x[:, :s]) for _ in range(4))
-        left[:, :, :, :-1] = x[:, :s, :, 1:]
-        right[:, :, :, 1:] = x[:, s : 2 * s, :, :-1]
-        up[:, :, :-1] = x[:, 2 * s : 3 * s, 1:]
-        down[:, :, 1:] = x[:, 3 * s : 4 * s, :-1]
-        return torch.cat([left, right, up, down, x[:, 4 * s :]], 1)[:, :, ::stride, ::stride]
-
-    layer = zoo.shift(groups).strided(stride).build(groups * s).double()
-    assert_equal_with_gradients(layer, oracle, torch.randn(2, groups * s, *size, dtype=torch.float64))
 
 
 def seen(window: Window, length: int, axis: int) -> list[list[int | None]]:
@@ -473,11 +381,12 @@ def built(operator: Operator, window: Window, width: int, settled: Settle, train
     return settled(replace(operator, window=window).build(width).double()).train(training)
 
 
+@pytest.mark.oracle("static_plus_dynamic")
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", WINDOWS | SHIFTED)
 def test_static_plus_dynamic_adds_a_kernel_of_the_pixel_to_each_channels_own(
-    name: str, size: tuple[int, int], training: bool, settled: Settle
+    name: str, size: tuple[int, int], training: bool, settled: Settle, assert_equal_with_gradients: Compare
 ) -> None:
     window = (WINDOWS | SHIFTED)[name]
 
@@ -490,11 +399,12 @@ def test_static_plus_dynamic_adds_a_kernel_of_the_pixel_to_each_channels_own(
     assert_equal_with_gradients(layer, oracle, torch.randn(2, 6, *size, dtype=torch.float64))
 
 
+@pytest.mark.oracle("pixel_mixture")
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", WINDOWS | SHIFTED)
 def test_pixel_mixture_weighs_depthwise_kernels_for_each_pixel(
-    name: str, size: tuple[int, int], training: bool, settled: Settle
+    name: str, size: tuple[int, int], training: bool, settled: Settle, assert_equal_with_gradients: Compare
 ) -> None:
     window = (WINDOWS | SHIFTED)[name]
 
@@ -506,11 +416,12 @@ def test_pixel_mixture_weighs_depthwise_kernels_for_each_pixel(
     assert_equal_with_gradients(layer, oracle, torch.randn(2, 6, *size, dtype=torch.float64))
 
 
+@pytest.mark.oracle("involution_with_coordinates")
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", WINDOWS | SHIFTED)
 def test_involution_with_coordinates_reads_the_pixel_and_its_place(
-    name: str, size: tuple[int, int], training: bool, settled: Settle
+    name: str, size: tuple[int, int], training: bool, settled: Settle, assert_equal_with_gradients: Compare
 ) -> None:
     window = (WINDOWS | SHIFTED)[name]
 
@@ -530,6 +441,7 @@ def test_involution_with_coordinates_reads_the_pixel_and_its_place(
     assert_equal_with_gradients(layer, oracle, torch.randn(2, 6, *size, dtype=torch.float64))
 
 
+@pytest.mark.oracle("static_plus_dynamic", "pixel_mixture", "involution_with_coordinates")
 @pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("size", [(6, 5), (3, 2)])
 @pytest.mark.parametrize(
@@ -538,7 +450,11 @@ def test_involution_with_coordinates_reads_the_pixel_and_its_place(
     ids=lambda make: make.__name__,
 )
 def test_kernels_of_pixels_serve_images_smaller_than_their_window(
-    make: Callable[..., Operator], size: tuple[int, int], stride: int, settled: Settle
+    make: Callable[..., Operator],
+    size: tuple[int, int],
+    stride: int,
+    settled: Settle,
+    assert_equal_with_gradients: Compare,
 ) -> None:
     def oracle(x: Tensor, state: State) -> Tensor:
         features = averaged(x, operator.window)

@@ -92,6 +92,7 @@ def interleaved_sum(shares: Tensor, patches: Tensor) -> Tensor:
     return torch.stack(by_channel, dim=1)
 
 
+@pytest.mark.oracle("pairwise_attention")
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
     ("taps", "dim", "share", "stride", "dilation", "size"),
@@ -137,6 +138,7 @@ def test_pairwise_attention_is_that_of_its_paper(
     assert_is(oracle, layer, image(*size), unseen=unseen)
 
 
+@pytest.mark.oracle("patchwise_attention")
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(
     ("taps", "dim", "share", "stride", "size"),
@@ -161,6 +163,7 @@ def test_patchwise_attention_is_that_of_its_paper(
     assert_is(oracle, layer, image(*size), unseen=unseen)
 
 
+@pytest.mark.oracle("outlook_attention")
 @pytest.mark.parametrize(
     ("taps", "heads", "stride", "size"),
     [
@@ -192,17 +195,29 @@ def test_outlook_attention_is_that_of_its_paper(taps: int, heads: int, stride: i
     assert_is(oracle, layer, image(*size), unseen=unseen)
 
 
+@pytest.mark.oracle("carafe")
 @pytest.mark.parametrize("groups", [1, 2])
 @pytest.mark.parametrize(
-    ("scale", "taps", "encoder", "compressed", "size"),
-    [(2, 5, 3, 4, (3, 4)), (2, 3, 1, 3, (2, 5)), (3, 3, 3, 2, (3, 2)), (3, 5, 5, 3, (2, 3)), (1, 3, 3, 4, (4, 3))],
+    ("scale", "taps", "encoder", "compressed", "stride", "size"),
+    [
+        (2, 5, 3, 4, 1, (3, 4)),
+        (2, 3, 1, 3, 1, (2, 5)),
+        (3, 3, 3, 2, 1, (3, 2)),
+        (3, 5, 5, 3, 1, (2, 3)),
+        (1, 3, 3, 4, 1, (4, 3)),
+        (2, 3, 3, 3, 2, (4, 5)),
+        (3, 5, 3, 2, 2, (5, 3)),
+        (1, 3, 1, 3, 3, (7, 4)),
+    ],
 )
 def test_carafe_is_that_of_its_paper(
-    scale: int, taps: int, encoder: int, compressed: int, size: Size, groups: int
+    scale: int, taps: int, encoder: int, compressed: int, stride: int, size: Size, groups: int
 ) -> None:
-    operator = zoo.carafe(scale, taps, encoder, compressed, groups=groups)
+    """At a stride, every `stride`-th pixel becomes a tile, made from the mean of the pixels that it stands for."""
+    operator = zoo.carafe(scale, taps, encoder, compressed, groups=groups).strided(stride)
     layer = drawn(operator.build(WIDTH))
     context, span = "kernel.kernel.context.reduce", "kernel.kernel.span"
+    grid = [-(-scale * length // stride) for length in size]
 
     def oracle(weights: Weights, x: Tensor) -> Tensor:
         # ours has the outputs in the order g j k, a pixel shuffle has j, the place in a new tile, last
@@ -210,15 +225,16 @@ def test_carafe_is_that_of_its_paper(
             weights[f"{span}.{part}"].unflatten(0, (groups, scale**2, taps**2)).transpose(1, 2).flatten(0, 2)
             for part in ("weight", "bias")
         ]
-        encoded = F.conv2d(projected(x, weights, context), *shuffled, padding=encoder // 2)
+        means = F.avg_pool2d(x, stride, ceil_mode=True)
+        encoded = F.conv2d(projected(means, weights, context), *shuffled, padding=encoder // 2)
         shares = F.pixel_shuffle(encoded, scale).unflatten(1, (groups, taps**2)).softmax(2)
         padded = F.pad(x, (taps // 2,) * 4).unflatten(1, (groups, -1))
         pixels = []
-        for row, column in product(range(scale * size[0]), range(scale * size[1])):
-            top, left = row // scale, column // scale
+        for row, column in product(range(grid[0]), range(grid[1])):
+            top, left = row // scale * stride, column // scale * stride
             patch = padded[..., top : top + taps, left : left + taps].flatten(3)
             pixels.append(torch.einsum("bgk,bgsk->bgs", shares[..., row, column], patch))
-        return torch.stack(pixels, dim=3).flatten(1, 2).unflatten(2, (scale * size[0], -1))
+        return torch.stack(pixels, dim=3).flatten(1, 2).unflatten(2, grid)
 
     assert_is(oracle, layer, image(*size))
 
@@ -229,6 +245,7 @@ def filter_normalised(logits: Tensor) -> Tensor:
     return centred / ((centred.square().sum(-1, keepdim=True) / (logits.shape[-1] - 1)).sqrt() + 1e-10)
 
 
+@pytest.mark.oracle("decoupled_dynamic_filter")
 @pytest.mark.parametrize("combine", ["mul", "add"])
 @pytest.mark.parametrize(
     ("taps", "stride", "dilation", "size"),
@@ -286,6 +303,7 @@ def guided_convolution(
 GUIDED = [(3, 1, 1, (4, 5)), (5, 1, 1, (3, 4)), (3, 2, 1, (5, 6)), (3, 1, 2, (5, 4)), (3, 2, 2, (7, 4))]
 
 
+@pytest.mark.oracle("pixel_adaptive_conv")
 @pytest.mark.parametrize(("taps", "stride", "dilation", "size"), GUIDED)
 def test_pixel_adaptive_convolution_is_that_of_its_paper(taps: int, stride: int, dilation: int, size: Size) -> None:
     layer = drawn(zoo.pixel_adaptive_conv(taps, stride=stride, dilation=dilation).build(WIDTH, 5))
@@ -294,6 +312,7 @@ def test_pixel_adaptive_convolution_is_that_of_its_paper(taps: int, stride: int,
     )
 
 
+@pytest.mark.oracle("pixel_adaptive_conv")
 @pytest.mark.parametrize(("taps", "stride", "dilation", "size"), GUIDED)
 def test_pixel_adaptive_convolution_is_guided_by_a_second_input(
     taps: int, stride: int, dilation: int, size: Size
@@ -312,39 +331,50 @@ def test_pixel_adaptive_convolution_is_guided_by_a_second_input(
 SEQUENCES = [(3, "causal"), (4, "causal"), (7, "causal"), (3, "centre"), (5, "centre")]
 
 
+@pytest.mark.oracle("lightweight_conv")
+@pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("heads", [1, 2, 8])
 @pytest.mark.parametrize(("taps", "padding"), SEQUENCES)
 @pytest.mark.parametrize("length", [6, 9])
-def test_lightweight_convolution_is_a_convolution_with_shares(heads: int, taps: int, padding: str, length: int) -> None:
-    layer = drawn(zoo.lightweight_conv(taps, heads, padding=padding).build(WIDTH))
+def test_lightweight_convolution_is_a_convolution_with_shares(
+    heads: int, taps: int, padding: str, length: int, stride: int
+) -> None:
+    layer = drawn(zoo.lightweight_conv(taps, heads, padding=padding).strided(stride).build(WIDTH))
 
     def oracle(weights: Weights, x: Tensor) -> Tensor:
         shares = weights["kernel.kernel.weight"][:, 0, 0].softmax(1).repeat_interleave(WIDTH // heads, dim=0)
         margins = (taps - 1, 0) if padding == "causal" else (taps // 2, taps // 2)
-        return F.conv1d(F.pad(x, margins), shares[:, None], groups=WIDTH)
+        return F.conv1d(F.pad(x, margins), shares[:, None], groups=WIDTH, stride=stride)
 
     assert_is(oracle, layer, image(length))
 
 
+@pytest.mark.oracle("dynamic_conv1d")
+@pytest.mark.parametrize("stride", [1, 2, 3])
 @pytest.mark.parametrize("heads", [1, 2, 8])
 @pytest.mark.parametrize(("taps", "padding"), SEQUENCES)
 @pytest.mark.parametrize("length", [6, 9])
 def test_dynamic_convolution_of_sequences_is_that_of_its_paper(
-    heads: int, taps: int, padding: str, length: int
+    heads: int, taps: int, padding: str, length: int, stride: int
 ) -> None:
     """Each element makes its own shares; what they give to elements before the first is lost."""
-    layer = drawn(zoo.dynamic_conv1d(taps, heads, padding=padding).build(WIDTH))
+    layer = drawn(zoo.dynamic_conv1d(taps, heads, padding=padding).strided(stride).build(WIDTH))
     last = 0 if padding == "causal" else taps // 2
 
     def oracle(weights: Weights, x: Tensor) -> Tensor:
-        shares = projected(x, weights, "kernel.kernel.span").unflatten(1, (heads, taps)).softmax(2)
+        places = range(0, length, stride)
+        # the elements that an output stands for: up to its own where nothing to come may be seen, else from its own
+        first = 1 - stride if padding == "causal" else 0
+        tiles = [x[..., max(t + first, 0) : t + first + stride].mean(2) for t in places]
+        logits = projected(torch.stack(tiles, dim=2), weights, "kernel.kernel.span")
+        shares = logits.unflatten(1, (heads, taps)).softmax(2)
         values, elements = x.unflatten(1, (heads, -1)), []
-        for t in range(length):
+        for number, t in enumerate(places):
             total = torch.zeros_like(values[..., 0])
             for tap in range(taps):
                 seen = t + last - taps + 1 + tap
                 if 0 <= seen < length:
-                    total = total + shares[:, :, tap, t, None] * values[..., seen]
+                    total = total + shares[:, :, tap, number, None] * values[..., seen]
             elements.append(total)
         return torch.stack(elements, dim=3).flatten(1, 2)
 
@@ -385,6 +415,7 @@ GRIDS = [
 ]
 
 
+@pytest.mark.oracle("involution")
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(("taps", "stride", "size"), GRIDS)
 def test_involution_is_that_of_its_formula_on_every_grid(taps: int, stride: int, size: Size, training: bool) -> None:
@@ -393,6 +424,7 @@ def test_involution_is_that_of_its_formula_on_every_grid(taps: int, stride: int,
     assert_is(lambda weights, x: generated_in_loops(weights, x, 2, taps, stride, training), layer, image(*size))
 
 
+@pytest.mark.oracle("dynamic_depthwise")
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize(("taps", "stride", "size"), GRIDS)
 def test_dynamic_depthwise_convolution_is_that_of_its_formula_on_every_grid(

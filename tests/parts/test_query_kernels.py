@@ -1,4 +1,4 @@
-"""Kernels of attention against torch's attention, against loops from the papers, and against involution."""
+"""Kernels of attention against torch's attention and against loops from the papers."""
 
 from itertools import product
 
@@ -21,7 +21,6 @@ from dynops.parts import (
     Query,
     QueryKey,
     QueryPosition,
-    Static,
     macs,
     parameters,
     softmax,
@@ -47,9 +46,9 @@ def assert_same_with_gradients(layer: LocalOperator, x: Tensor, mine: Tensor, th
         torch.testing.assert_close(found, exact, **EXACT)
 
 
-def heads_of(x: Tensor, weight: Tensor) -> Tensor:
+def heads_of(x: Tensor, weight: Tensor, heads: int = HEADS) -> Tensor:
     """Project and split into heads, `b h w head d`."""
-    return torch.einsum("bchw,oc->bhwo", x, weight.flatten(1)).unflatten(3, (HEADS, -1))
+    return torch.einsum("bchw,oc->bhwo", x, weight.flatten(1)).unflatten(3, (heads, -1))
 
 
 @pytest.mark.parametrize(("stride", "dilation", "size"), [(1, 1, 3), (2, 1, 3), (1, 2, 3), (2, 2, 5)])
@@ -77,6 +76,7 @@ def test_dot_product_attention_is_that_of_torch_pixel_by_pixel(
     assert_same_with_gradients(layer, x, y, expected)
 
 
+@pytest.mark.oracle("neighbourhood_attention")
 @pytest.mark.parametrize("dilation", [1, 2])
 def test_neighbourhood_attention_is_that_of_torch_at_the_nearest_pixels(dilation: int) -> None:
     layer = zoo.neighbourhood_attention(kernel_size=5, heads=HEADS, dilation=dilation).build(WIDTH).double()
@@ -138,47 +138,36 @@ def test_scores_are_those_of_the_formula(relation: str, with_positions: bool, bo
         torch.testing.assert_close(mine, theirs, **EXACT)
 
 
-def test_stand_alone_self_attention_is_that_of_its_paper() -> None:
+@pytest.mark.oracle("stand_alone_attention")
+@pytest.mark.parametrize("heads", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("taps", "stride", "size"),
+    [(3, 1, (4, 5)), (1, 1, (3, 2)), (5, 1, (3, 6)), (7, 1, (4, 3)), (3, 2, (6, 4)), (5, 2, (5, 7)), (3, 3, (7, 5))],
+)
+def test_stand_alone_self_attention_is_that_of_its_paper(
+    taps: int, stride: int, size: tuple[int, int], heads: int
+) -> None:
     """Equation 3: softmax over the window of q.k + q.r, r from row and column offsets, zero padding inside."""
-    layer = zoo.stand_alone_attention(kernel_size=3, heads=HEADS).build(WIDTH).double()
-    x = torch.randn(2, WIDTH, 4, 5, dtype=torch.float64, requires_grad=True)
-    kernel = layer.kernel.kernel
-    query, key, value = (heads_of(x, each.weight) for each in (kernel.query.project, kernel.key, layer.value))
-    rows, columns = kernel.positions.tables
-    expected = torch.zeros(2, WIDTH, 4, 5, dtype=torch.float64)
-    for b, head, r, c in product(range(2), range(HEADS), range(4), range(5)):
-        logits, values = [], []
-        for down, right in product(range(3), range(3)):
-            m, n = r + down - 1, c + right - 1
-            inside = 0 <= m < 4 and 0 <= n < 5
-            zero = torch.zeros(4, dtype=torch.float64)
-            offset = torch.cat([rows[head, :, down], columns[head, :, right]])
-            content = query[b, r, c, head] @ (key[b, m, n, head] if inside else zero)
-            logits.append(content + query[b, r, c, head] @ offset)
-            values.append(value[b, m, n, head] if inside else zero)
-        weights = torch.stack(logits).exp()
-        weights = weights / weights.sum()
-        expected[b, head * 4 : head * 4 + 4, r, c] = sum(w * v for w, v in zip(weights, values, strict=True))
+    layer = zoo.stand_alone_attention(kernel_size=taps, heads=heads, stride=stride).build(WIDTH).double()
+    x = torch.randn(2, WIDTH, *size, dtype=torch.float64, requires_grad=True)
+    maps = (layer.kernel.kernel.query.project, layer.kernel.kernel.key, layer.value)
+    query, key, value = (heads_of(x, each.weight, heads) for each in maps)
+    down, right = layer.kernel.kernel.positions.tables  # head d taps
+    zero, pixels = torch.zeros_like(key[:, 0, 0]), []
+    for r, c in product(range(0, size[0], stride), range(0, size[1], stride)):
+        keys, values = [], []
+        for row, column in product(range(taps), range(taps)):
+            m, n = r + row - taps // 2, c + column - taps // 2
+            inside = 0 <= m < size[0] and 0 <= n < size[1]
+            offset = torch.cat([down[:, :, row], right[:, :, column]], dim=1)
+            keys.append((key[:, m, n] if inside else zero) + offset)
+            values.append(value[:, m, n] if inside else zero)
+        weights = torch.einsum("bgd,bgdk->bgk", query[:, r, c], torch.stack(keys, 3)).exp()
+        weights = weights / weights.sum(2, keepdim=True)
+        pixels.append(torch.einsum("bgk,bgdk->bgd", weights, torch.stack(values, 3)).flatten(1))
+    expected = torch.stack(pixels, 2).unflatten(2, (-(-size[0] // stride), -1))
     assert_same_with_gradients(layer, x, layer(x), expected)
-    assert parameters(layer) == 3 * WIDTH**2 + 3 * WIDTH  # 3 C^2 + K C
-
-
-def test_involution_is_a_query_against_positions_plus_a_static_kernel() -> None:
-    involution = zoo.involution(kernel_size=5, group_channels=4, reduction=2).build(16).double().eval()
-    query = Query(dim=8, shared="g o", norm=BatchNorm(), relu=True, downsample="average")
-    kernel = QueryPosition(query=query) + Static()
-    attends = Operator(kernel=kernel, channels=Channels("(g s)", s=4), window=Window(5)).build(16).double().eval()
-    with torch.no_grad():
-        phi, (position, bias) = involution.kernel, attends.kernel.kernels
-        phi.norm.running_mean.uniform_(-1, 1)
-        position.query.project.load_state_dict(phi.reduce.state_dict())
-        position.query.norm.load_state_dict(phi.norm.state_dict())
-        position.positions.tables[0].flatten(2).copy_(phi.span.weight[..., 0, 0].unflatten(0, (4, 25)).mT)
-        bias.weight.copy_(phi.span.bias.view(4, 1, 1, 25))
-    x = torch.randn(2, 16, 6, 7, dtype=torch.float64)
-    torch.testing.assert_close(attends(x), involution(x), rtol=1e-12, atol=1e-12)
-    assert parameters(attends) == parameters(involution)
-    assert macs(attends, (1, 16, 6, 7)) == macs(involution, (1, 16, 6, 7))
+    assert parameters(layer) == 3 * WIDTH**2 + taps * WIDTH  # 3 C^2 + K C
 
 
 def test_position_lambda_is_several_queries_on_one_table() -> None:

@@ -1,8 +1,10 @@
 """What the zoo says of its operators is true: the parameter formula that each states is the count that it has."""
 
+import ast
 import inspect
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -67,6 +69,28 @@ def section(operator: Callable[..., Layer], name: str) -> str:
     found = re.search(rf"^{name}: (.*(?:\n {{4}}.*)*)", inspect.getdoc(operator) or "", re.MULTILINE)
     assert found, f"{operator.__name__} states no {name}"
     return " ".join(found[1].split())
+
+
+def oracles(path: Path) -> set[str]:
+    """The operators that the `oracle` marks of a test file name."""
+    source = path.read_text()
+    marks = (
+        mark
+        for test in ast.walk(ast.parse(source))
+        if isinstance(test, ast.FunctionDef)
+        for mark in test.decorator_list
+        if isinstance(mark, ast.Call) and ast.unparse(mark.func) == "pytest.mark.oracle"
+    )
+    names = {ast.literal_eval(name) for mark in marks for name in mark.args}
+    assert all(f"zoo.{name}" in source for name in names), f"{path.name} marks an operator that it does not build"
+    return names
+
+
+def test_every_operator_has_an_oracle() -> None:
+    marked = set().union(*map(oracles, Path(__file__).parent.glob("test_*.py")))
+    missing, unknown = set(NAMES) - marked, marked - set(NAMES)
+    assert not missing, f'compare {missing} with code that is not ours, in tests marked @pytest.mark.oracle("name")'
+    assert not unknown, f"marks of oracles name {unknown}, which the zoo has not"
 
 
 def test_every_operator_is_counted() -> None:

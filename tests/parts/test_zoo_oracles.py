@@ -1,19 +1,27 @@
 """The published operators against their papers' and authors' formulas, written anew and given the same weights."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from dynops.ops import Window
 from dynops.parts import LocalOperator, Operator, zoo
 from dynops.parts.context import average_to_grid
 
 Settle = Callable[[nn.Module], nn.Module]
+Compare = Callable[..., None]
+State = dict[str, Tensor]
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
+
+
+def normalised(x: Tensor, state: State, training: bool, eps: float = 1e-5, momentum: float = 0.1) -> Tensor:
+    parts = (state[f"kernel.norm.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+    return F.batch_norm(x, *parts, training=training, momentum=momentum, eps=eps)
 
 
 class PaperInvolution(nn.Module):
@@ -52,6 +60,7 @@ def paper_and_ours(settled: Settle, stride: int, kernel_size: int = 7) -> tuple[
     return paper, ours
 
 
+@pytest.mark.oracle("involution")
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("kernel_size", [3, 7])
 @pytest.mark.parametrize(
@@ -90,53 +99,62 @@ def test_context_with_same_padding_is_averaged_over_tiles_that_start_outside() -
     torch.testing.assert_close(found[0, 0], torch.tensor([[0.5, 2.5]]))
 
 
-def keras_patches(x: np.ndarray, size: int, stride: int) -> np.ndarray:
+def same_margin(length: int, size: int, stride: int) -> tuple[int, int]:
+    """TensorFlow's padding SAME of one axis: pixels before and behind."""
+    total = max(size - stride if length % stride == 0 else size - length % stride, 0)
+    return total // 2, total - total // 2
+
+
+def keras_patches(x: Tensor, size: int, stride: int) -> Tensor:
     """`tf.image.extract_patches` with padding SAME: `b h w c` to `b h' w' (k c)`, taps before channels."""
-    padded, starts = x, []
-    for axis in (1, 2):
-        length = x.shape[axis]
-        total = max(size - stride if length % stride == 0 else size - length % stride, 0)
-        margin = [(0, 0)] * 4
-        margin[axis] = (total // 2, total - total // 2)
-        padded = np.pad(padded, margin)
-        starts.append(range(0, length, stride))
-    rows = [
-        np.stack([padded[:, r : r + size, c : c + size].reshape(len(x), -1) for c in starts[1]], 1) for r in starts[0]
+    rows, columns = (same_margin(length, size, stride) for length in x.shape[1:3])
+    padded = F.pad(x, (0, 0, *columns, *rows))
+    lines = [
+        torch.stack([padded[:, r : r + size, c : c + size].flatten(1) for c in range(0, x.shape[2], stride)], 1)
+        for r in range(0, x.shape[1], stride)
     ]
-    return np.stack(rows, 1)
+    return torch.stack(lines, 1)
 
 
-def keras_involution(x: np.ndarray, layer: LocalOperator, size: int, stride: int, groups: int) -> tuple:
-    """The example's layer on `b h w c`, with the weights of ours; gives the output and the kernel `b h w k 1 g`."""
-    phi = {name: each.detach().numpy() for name, each in layer.kernel.state_dict().items()}
-    b, height, width, channels = x.shape
-    height, width = height // stride, width // stride
-    pooled = x[:, : height * stride, : width * stride].reshape(b, height, stride, width, stride, channels).mean((2, 4))
-    hidden = pooled @ phi["reduce.weight"][..., 0, 0].T + phi["reduce.bias"]
-    mean, variance = phi["norm.running_mean"], phi["norm.running_var"]
-    if layer.training:
-        mean, variance = hidden.mean((0, 1, 2)), hidden.var((0, 1, 2))
-    hidden = (hidden - mean) / np.sqrt(variance + 1e-3) * phi["norm.weight"] + phi["norm.bias"]
-    flat = np.maximum(hidden, 0) @ phi["span.weight"][..., 0, 0].T + phi["span.bias"]
-    kernel = flat.reshape(b, height, width, size * size, 1, groups)
-    patches = keras_patches(x, size, stride)
-    patches = patches.reshape(b, height, width, size * size, channels // groups, groups)
-    return (kernel * patches).sum(3).reshape(b, height, width, channels), kernel
+def keras_pooled(x: Tensor, stride: int) -> Tensor:
+    """`AveragePooling2D` with padding SAME: `b h w c`, means of the pixels of a tile that exist."""
+    tiles = []
+    for length in x.shape[1:3]:
+        before, _ = same_margin(length, stride, stride)
+        starts = range(-before, length, stride)[: -(-length // stride)]
+        tiles.append([slice(max(start, 0), start + stride) for start in starts])
+    return torch.stack([torch.stack([x[:, r, c].mean((1, 2)) for c in tiles[1]], 1) for r in tiles[0]], 1)
 
 
+@pytest.mark.oracle("involution_keras")
 @pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("image", [(12, 6), (7, 5), (4, 9)])
 @pytest.mark.parametrize("size", [2, 3, 4, 5])
 @pytest.mark.parametrize(("stride", "groups"), [(1, 1), (1, 3), (2, 1), (2, 3), (3, 2)])
 def test_keras_involution_is_that_of_the_example(
-    size: int, stride: int, groups: int, training: bool, settled: Settle
+    size: int,
+    stride: int,
+    groups: int,
+    image: tuple[int, int],
+    training: bool,
+    settled: Settle,
+    assert_equal_with_gradients: Compare,
 ) -> None:
+    def oracle(x: Tensor, state: State) -> Tensor:
+        x = x.permute(0, 2, 3, 1)
+        hidden = keras_pooled(x, stride) @ state["kernel.reduce.weight"][..., 0, 0].T + state["kernel.reduce.bias"]
+        hidden = normalised(hidden.flatten(0, 2), state, training, eps=1e-3, momentum=0.01).relu()
+        flat = hidden @ state["kernel.span.weight"][..., 0, 0].T + state["kernel.span.bias"]
+        patches = keras_patches(x, size, stride)
+        kernel = flat.reshape(*patches.shape[:3], size * size, 1, groups)
+        patches = patches.reshape(*patches.shape[:3], size * size, 6 // groups, groups)
+        return (kernel * patches).sum(3).flatten(3).permute(0, 3, 1, 2)
+
     operator = zoo.involution_keras(channel=6, group_number=groups, kernel_size=size, stride=stride, reduction_ratio=2)
     layer = settled(operator.build(6).double()).train(training)
-    x = torch.randn(2, 6, 12, 6, dtype=torch.float64)
-    expected, kernel = keras_involution(x.permute(0, 2, 3, 1).numpy(), layer, size, stride, groups)
-    y, ours = layer(x, return_kernel=True)
-    torch.testing.assert_close(y.permute(0, 2, 3, 1), torch.from_numpy(expected), **EXACT)
-    torch.testing.assert_close(ours[:, :, 0, 0].permute(0, 3, 4, 2, 1), torch.from_numpy(kernel[..., 0, :]), **EXACT)
+    # batch statistics take the mean away, and with it a bias
+    unseen = ("kernel.reduce.bias",) if training else ()
+    assert_equal_with_gradients(layer, oracle, torch.randn(2, 6, *image, dtype=torch.float64), unseen)
 
 
 def test_keras_involution_keeps_the_moving_average_of_keras() -> None:
@@ -164,21 +182,26 @@ CONVOLUTIONS = {
 }
 
 
+@pytest.mark.oracle("conv2d", "depthwise")
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 @pytest.mark.parametrize("out_channels", [8, 12])
-def test_convolution_is_that_of_torch(name: str, out_channels: int) -> None:
+@pytest.mark.parametrize("size", [(9, 10), (5, 4), (1, 2)])
+def test_convolution_is_that_of_torch(
+    name: str, out_channels: int, size: tuple[int, int], assert_equal_with_gradients: Compare
+) -> None:
     operator, options = CONVOLUTIONS[name]
     if options.get("groups") == 8:
         out_channels = 8
     theirs = nn.Conv2d(8, out_channels, **options).double()
     ours = operator.build(8, out_channels).double()
     assert sum(p.numel() for p in ours.parameters()) == sum(p.numel() for p in theirs.parameters())
-    with torch.no_grad():
-        ours.kernel.weight.copy_(theirs.weight.reshape(ours.kernel.weight.shape))
-        if ours.bias is not None:
-            ours.bias.copy_(theirs.bias)
-    x = torch.randn(2, 8, 9, 10, dtype=torch.float64)
-    torch.testing.assert_close(ours(x), theirs(x), **EXACT)
+
+    def oracle(x: Tensor, state: State) -> Tensor:
+        weights = {"weight": state["kernel.weight"].view_as(theirs.weight)}
+        weights |= {"bias": state["bias"]} if "bias" in state else {}
+        return functional_call(theirs, weights, x)
+
+    assert_equal_with_gradients(ours, oracle, torch.randn(2, 8, *size, dtype=torch.float64))
 
 
 @pytest.mark.parametrize("operator", [zoo.conv2d(groups=2, bias=True), zoo.depthwise(kernel_size=5, bias=True)])
@@ -193,13 +216,24 @@ def test_convolution_starts_as_that_of_torch(operator: Operator) -> None:
         assert abs(mine.mean()) < bound / 4
 
 
-def test_shared_depthwise_is_depthwise_with_repeated_weights() -> None:
-    shared = zoo.shared_depthwise(kernel_size=5, group_channels=4, stride=2).build(12).double()
-    depthwise = zoo.depthwise(kernel_size=5, stride=2).build(12).double()
-    with torch.no_grad():
-        depthwise.kernel.weight.copy_(shared.kernel.weight.repeat_interleave(4, dim=0))
-    x = torch.randn(2, 12, 7, 8, dtype=torch.float64)
-    torch.testing.assert_close(shared(x), depthwise(x), **EXACT)
+@pytest.mark.oracle("shared_depthwise", "depthwise")
+@pytest.mark.parametrize("stride", [1, 2, 3])
+@pytest.mark.parametrize("kernel_size", [1, 3, 5])
+@pytest.mark.parametrize("size", [(9,), (7, 8), (3, 4, 5)])
+@pytest.mark.parametrize("group_channels", [1, 4, 12])
+def test_shared_depthwise_is_that_of_torch_with_repeated_weights(
+    group_channels: int, size: tuple[int, ...], kernel_size: int, stride: int, assert_equal_with_gradients: Compare
+) -> None:
+    def oracle(x: Tensor, state: State) -> Tensor:
+        weight = state["kernel.weight"].view(-1, 1, *(kernel_size,) * len(size)).repeat_interleave(group_channels, 0)
+        convolve = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}[len(size)]
+        return convolve(x, weight, stride=stride, padding=kernel_size // 2, groups=12)
+
+    shared = zoo.shared_depthwise(kernel_size, group_channels, stride, dims=len(size))
+    own = zoo.depthwise(kernel_size, stride, dims=len(size))
+    x = torch.randn(2, 12, *size, dtype=torch.float64)
+    for operator in (shared, own) if group_channels == 1 else (shared,):
+        assert_equal_with_gradients(operator.build(12).double(), oracle, x)
 
 
 def test_dynamic_depthwise_is_involution_with_a_group_for_each_channel() -> None:
@@ -209,11 +243,41 @@ def test_dynamic_depthwise_is_involution_with_a_group_for_each_channel() -> None
     assert torch.equal(dynamic(x), involution(x))
 
 
-def test_global_dynamic_depthwise_is_a_depthwise_convolution_of_each_image(settled: Settle) -> None:
-    layer = settled(zoo.dynamic_depthwise(kernel_size=3, context="global").build(8).double())
-    x = torch.randn(3, 8, 6, 5, dtype=torch.float64)
-    phi = layer.kernel
-    for image, found in zip(x, layer(x), strict=True):
-        hidden = F.relu(phi.norm(phi.reduce(image.mean((1, 2)).view(1, 8, 1, 1))))
-        weight = phi.span(hidden).view(8, 1, 3, 3)
-        torch.testing.assert_close(found, F.conv2d(image[None], weight, padding=1, groups=8)[0], **EXACT)
+@pytest.mark.oracle("dynamic_depthwise")
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(("stride", "size"), [(1, (6, 5)), (2, (6, 4)), (2, (7, 5)), (3, (7, 8))])
+def test_global_dynamic_depthwise_is_a_depthwise_convolution_of_each_image(
+    stride: int, size: tuple[int, int], training: bool, settled: Settle, assert_equal_with_gradients: Compare
+) -> None:
+    def oracle(x: Tensor, state: State) -> Tensor:
+        hidden = F.linear(x.mean((2, 3)), state["kernel.reduce.weight"].flatten(1))
+        hidden = normalised(hidden, state, training).relu()
+        weights = F.linear(hidden, state["kernel.span.weight"].flatten(1), state["kernel.span.bias"])
+        weights = weights.view(-1, 1, 3, 3)
+        y = F.conv2d(x.view(1, -1, *size), weights, stride=stride, padding=1, groups=len(weights))
+        return y.view(len(x), 8, *y.shape[2:])
+
+    layer = settled(zoo.dynamic_depthwise(3, stride=stride, context="global").build(8).double()).train(training)
+    assert_equal_with_gradients(layer, oracle, torch.randn(3, 8, *size, dtype=torch.float64))
+
+
+@pytest.mark.oracle("involution", "dynamic_depthwise")
+@pytest.mark.parametrize("border", ["zeros", "mask", "reflect", "replicate", "circular"])
+@pytest.mark.parametrize(("stride", "dilation"), [(1, 1), (2, 1), (1, 2), (2, 2)])
+@pytest.mark.parametrize("groups", [2, 8])
+def test_involution_continues_the_image_as_torch_pads_it(
+    groups: int, stride: int, dilation: int, border: str, settled: Settle, assert_equal_with_gradients: Compare
+) -> None:
+    def oracle(x: Tensor, state: State) -> Tensor:
+        hidden = F.conv2d(F.avg_pool2d(x, stride, ceil_mode=True), state["kernel.reduce.weight"])
+        hidden = normalised(hidden, state, False).relu()
+        kernel = F.conv2d(hidden, state["kernel.span.weight"], state["kernel.span.bias"]).unflatten(1, (groups, 1, 9))
+        mode = {"zeros": "constant", "mask": "constant"}.get(border, border)
+        columns = F.unfold(F.pad(x, (dilation,) * 4, mode=mode), 3, stride=stride, dilation=dilation)
+        patches = columns.view(len(x), groups, 8 // groups, 9, *kernel.shape[4:])
+        return (kernel * patches).sum(3).flatten(1, 2)
+
+    own = zoo.dynamic_depthwise() if groups == 8 else zoo.involution(group_channels=4)
+    operator = replace(own, window=Window(3, stride=stride, dilation=dilation, border=border))
+    layer = settled(operator.build(8).double())
+    assert_equal_with_gradients(layer, oracle, torch.randn(2, 8, 7, 6, dtype=torch.float64))
