@@ -9,7 +9,8 @@ NAMES = {
         "BatchNorm Block ChannelStatistics Channels Context Delta Dynamic FilterNorm Gaussian Global GlobalStatistics "
         "Hidden Kernel Layer Linear MeanZero Mixture Offsets OneHot Operator Pair Parallel Patch Pointwise PooledTaps "
         "Positions Project Query QueryKey QueryPosition Read Relative Series Sigmoid Softmax Static Window "
-        "filter_norm fold_all local_sum macs mean_zero one_hot parameters sigmoid softmax zoo"
+        "convert_involution filter_norm fold_all load_involution local_sum macs mean_zero one_hot parameters sigmoid "
+        "softmax zoo"
     ),
     "dynops.parts.zoo": (
         "FAMILY carafe cbam channel_gate condconv conv2d conv_transpose2d decoupled_dynamic_filter deformable_conv "

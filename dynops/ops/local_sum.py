@@ -76,14 +76,16 @@ def reference(kernel: Tensor, value: Tensor, window: Geometry, offsets: Tensor |
 def eager(kernel: Tensor, value: Tensor, window: Geometry, offsets: Tensor | None = None) -> Tensor:
     """Compute `local_sum` without the k-fold tensor of all windows.
 
-    A kernel that is constant over h, w is a convolution; windows that pixels have in common are products of matrices;
-    any other sum is taken tap by tap over shifted views.
+    A kernel that is constant over h, w is a convolution, in which images with kernels of their own are groups; windows
+    that pixels have in common are products of matrices; any other sum is taken tap by tap over shifted views.
     """
     if isinstance(window, Common):
         return _multiply_tiles(kernel, value, window)
     assert isinstance(window, Window), "a geometry is a Window or a Common one"
     constant = all(size == 1 for size in kernel.shape[5:])
-    if constant and kernel.shape[0] and window.fixed and offsets is None:
+    # a program that is exported may meet any number of images, but its convolutions have as many groups as now
+    bound = torch.compiler.is_exporting() and kernel.shape[0] != 1
+    if constant and kernel.shape[0] and window.fixed and offsets is None and not bound:
         return _convolve(kernel, value, window)
     return _shift_and_accumulate(kernel, value, window, offsets)
 
@@ -99,7 +101,7 @@ def _shift_and_accumulate(kernel: Tensor, value: Tensor, window: Window, offsets
             total = weight * shifted if total is None else torch.addcmul(total, weight, shifted)
         else:
             # autocast multiplies in half precision; the taps are added in full
-            summed = torch.einsum("bgoi...,bgis...->bgos...", weight, shifted).to(value.dtype)
+            summed = torch.einsum("bgis...,bgoi...->bgos...", shifted, weight).to(value.dtype)
             total = summed if total is None else total + summed
     assert total is not None, "a window has at least one tap"
     return total

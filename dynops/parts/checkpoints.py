@@ -48,7 +48,7 @@ def convert_involution(state: Mapping[str, Any]) -> dict[str, Tensor]:
     for name, tensor in weights.items():
         if entry := ENTRY.fullmatch(name):
             layers.setdefault(entry[1], {})[entry[2]] = tensor
-    renamed = {}
+    renamed: dict[str, str] = {}
     for prefix, entries in layers.items():
         if _is_involution(entries):
             _check(prefix, entries)
