@@ -54,7 +54,6 @@ _CENTRE: dict[str, float | None] = {"pixel": 0.0, "sample": CODED}
 _EACH: dict[str, float | None] = {**_CENTRE, "channel": 0.0, "pixel_channel": 0.0}
 # what sees a window sees its neighbours' values as well: no floor where it could use them
 _WINDOW: dict[str, float | None] = {"channel": None, "pixel": 0.0, "pixel_channel": None, "marker": 0.0, "match": 0.0}
-_COMPARES: dict[str, float | None] = {"marker": 0.0, "match": 0.0}
 
 AXES = {
     "static_shared": _axes(Static(), "s", {}),
@@ -112,21 +111,36 @@ MIXTURES = {
     "condconv": Subject(zoo.condconv(4), _IMAGE),
     "dynamic_conv": Subject(zoo.dynamic_conv(temperature=1.0), _IMAGE),
     "odconv": Subject(zoo.odconv(), _IMAGE),
-    "drconv": Subject(
-        zoo.drconv(4),
-        {"channel": 0.0, "pixel": 0.0, "pixel_channel": 0.0, "sample": 0.0, "marker": 0.0, "match": None},
-    ),
+    # a tap's weight is made from the part of the image that is pooled there, so no tap is known by its place
+    "drconv": Subject(zoo.drconv(4), _all(MEAN)),
 }
+# a kernel that compares values may use them where it is its number of heads that is short
+_COMPARES: dict[str, float | None] = {"channel": None, "marker": 0.0, "match": 0.0}
+# without a bias, a query that shows no code has no place that it prefers
+_UNBIASED: dict[str, float | None] = {**_COMPARES, "pixel": 0.0, "sample": None, "position": None}
+# two hidden numbers say which of four kernels: of the three directions in which they differ, one is lost
+_LOST = 0.25
 ATTENTION = {
-    "stand_alone_attention": Subject(zoo.stand_alone_attention(3, heads=2), {**_CENTRE, **_COMPARES}),
-    "local_relation": Subject(zoo.local_relation(3, group_channels=4), _COMPARES),
+    "stand_alone_attention": Subject(zoo.stand_alone_attention(3, heads=2), _UNBIASED),
+    # a query of nothing is nearest to a key that is no marker
+    "local_relation": Subject(zoo.local_relation(3, group_channels=4), {"channel": None, "match": 0.0}),
     "neighbourhood_attention": Subject(zoo.neighbourhood_attention(3, heads=2, relative=True), _COMPARES),
     # no pixel of the lattice has a neighbour in another block
     "window_attention": Subject(zoo.window_attention(6, heads=2), _COMPARES),
-    "halo_attention": Subject(zoo.halo_attention(6, halo=1, heads=2), {**_CENTRE, **_COMPARES}),
+    "halo_attention": Subject(zoo.halo_attention(6, halo=1, heads=2), _UNBIASED),
     "lambda_layer": Subject(zoo.lambda_layer(16, heads=1, reach=3), _CENTRE),
     "pairwise_attention": Subject(zoo.pairwise_attention(3, dim=16, share=4), {**_WINDOW, "sample": None}),
-    "patchwise_attention": Subject(zoo.patchwise_attention(3, dim=16, share=4), {**_WINDOW, "sample": WINDOW_CODED}),
+    "patchwise_attention": Subject(
+        zoo.patchwise_attention(3, dim=16, share=4),
+        {
+            "channel": None,
+            "pixel": _LOST,
+            "pixel_channel": PAIR,
+            "sample": WINDOW_CODED + (1 - 0.9**9) * _LOST,
+            "marker": _LOST,
+            "match": None,
+        },
+    ),
     # what a pixel writes into its neighbours' windows is never nothing
     "outlook_attention": Subject(zoo.outlook_attention(3, heads=2, stride=1), _all(None)),
 }
