@@ -116,8 +116,12 @@ MIXTURES = {
 }
 # a kernel that compares values may use them where it is its number of heads that is short
 _COMPARES: dict[str, float | None] = {"channel": None, "marker": 0.0, "match": 0.0}
-# without a bias, a query that shows no code has no place that it prefers
-_UNBIASED: dict[str, float | None] = {**_COMPARES, "pixel": 0.0, "sample": None, "position": None}
+# without a bias, a query that shows no code prefers no place and no marker
+_UNBIASED: dict[str, float | None] = {
+    **dict.fromkeys(("channel", "sample", "position", "marker")),
+    "pixel": 0.0,
+    "match": 0.0,
+}
 # two hidden numbers say which of four kernels: of the three directions in which they differ, one is lost
 _LOST = 0.25
 ATTENTION = {
