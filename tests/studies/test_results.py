@@ -8,8 +8,10 @@ from typing import Any
 import pytest
 
 from dynops.ablation import read_study, report
+from studies import probes
 
-RESULTS = Path(__file__).resolve().parents[2] / "studies" / "results"
+README = Path(__file__).resolve().parents[2] / "README.md"
+RESULTS = README.parent / "studies" / "results"
 STUDIES = sorted(path.parent.name for path in RESULTS.glob("*/records.jsonl"))
 
 
@@ -43,4 +45,13 @@ def test_kept_results_are_complete_and_say_where_they_come_from(study: str) -> N
 
 
 def test_the_studies_of_the_readme_are_kept() -> None:
-    assert {"which_part-digits", "which_part-cifar10-0.1", "probes"} <= set(STUDIES)
+    groups = {f"probes-{group}" for group in probes.GROUPS if group != "axes"}
+    assert {"which_part-digits", "which_part-cifar10-0.1", "probes", *groups} <= set(STUDIES)
+
+
+@pytest.mark.parametrize("study", [study for study in STUDIES if study.startswith("probes")])
+def test_probes_of_the_readme_are_those_of_the_records(study: str) -> None:
+    head, rows = probes.table(read_study(RESULTS / study)[1])
+    lines = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows)]
+    assert (RESULTS / study / "probes.md").read_text().splitlines() == lines
+    assert set(lines[2:]) <= set(README.read_text().splitlines())
