@@ -119,4 +119,6 @@ def main(folder: Path, moment: str = "never", number: int = 0, seconds: float = 
 
 
 if __name__ == "__main__":
+    # what a shell starts in the background would not hear Ctrl-C
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     command(main, "A study that can be killed.")
