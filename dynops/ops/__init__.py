@@ -1,10 +1,23 @@
 """Pure functions on tensors: the formula of dynops and its backends."""
 
+from dynops.ops.backends import BACKENDS, use_backend
 from dynops.ops.blocks import Block, Global
 from dynops.ops.geometry import Geometry, Size
-from dynops.ops.local_sum import BACKENDS, local_sum
+from dynops.ops.local_sum import explain, local_sum
 from dynops.ops.scatter import scatter
 from dynops.ops.taps import gather
 from dynops.ops.window import Window
 
-__all__ = ["BACKENDS", "Block", "Geometry", "Global", "Size", "Window", "gather", "local_sum", "scatter"]
+__all__ = [
+    "BACKENDS",
+    "Block",
+    "Geometry",
+    "Global",
+    "Size",
+    "Window",
+    "explain",
+    "gather",
+    "local_sum",
+    "scatter",
+    "use_backend",
+]

@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from dynops.ops import Window
+from dynops.ops import BACKENDS, Geometry, Window
+from dynops.ops.call import Call
 
 # float64, float32: rounding of a few hundred summands; half precision: a float32 sum that is rounded once
 TOLERANCES = {
@@ -36,6 +37,17 @@ def assert_near() -> Callable[[Tensor, Tensor], None]:
         torch.testing.assert_close(found.to(exact.dtype), exact, **TOLERANCES[found.dtype])
 
     return check
+
+
+@pytest.fixture(scope="session")
+def takers() -> Callable[..., list[str]]:
+    """Name the backends that take a sum; `test_local_sum_choice` holds which refuse."""
+
+    def names(kernel: Tensor, value: Tensor, window: Geometry, offsets: Tensor | None = None) -> list[str]:
+        call = Call(kernel, value, window, offsets)
+        return [name for name, backend in BACKENDS.items() if not backend.refusal(call)]
+
+    return names
 
 
 @pytest.fixture(scope="session")

@@ -97,7 +97,7 @@ KERNELS: dict[str, Kernel] = {
     "linear of channel statistics": Linear(context=ChannelStatistics(), reach=5, bias=False).then(sigmoid),
     "linear of global statistics": Linear(context=GlobalStatistics(reduction=2), bias=False).then(sigmoid),
     "by pooled taps": Dynamic(context=PooledTaps(), hidden=5, norm=None, activation="tanh"),
-    "by pairs": Dynamic(context=Pair(dim=4), hidden=5).then(softmax),
+    "by pairs": Dynamic(context=Pair(dim=4), hidden=5).then(sigmoid),
     "linear of pairs": Linear(context=Pair(dim=4), shared="i"),
     "by patches": Dynamic(context=Patch(dim=2), hidden=5),
     "mixture by query": Mixture(experts=(Static(), Static()), router=QueryPosition(query=Query(dim=3)).then(softmax)),
