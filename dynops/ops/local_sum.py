@@ -35,6 +35,7 @@ def local_sum(
     Source: Li et al., Involution, CVPR 2021, eq. 4, with the summed axis i and the fan-out o of a convolution;
         offsets: Dai et al., Deformable Convolutional Networks, ICCV 2017, eq. 2.
 
+    >>> import torch
     >>> kernel, value = torch.ones(1, 1, 1, 1, 9, 1, 1), torch.ones(1, 1, 1, 1, 3, 3)
     >>> local_sum(kernel, value, Window(3))[0, 0, 0, 0]
     tensor([[4., 6., 4.],
