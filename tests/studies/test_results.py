@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from dynops.ablation import read_study, report
-from studies import probes
+from studies import probes, speed
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 RESULTS = README.parent / "studies" / "results"
@@ -55,3 +55,12 @@ def test_probes_of_the_readme_are_those_of_the_records(study: str) -> None:
     lines = [f"| {' | '.join(line)} |" for line in (head, ["---"] * len(head), *rows)]
     assert (RESULTS / study / "probes.md").read_text().splitlines() == lines
     assert set(lines[2:]) <= set(README.read_text().splitlines())
+
+
+def test_speeds_of_the_readme_are_those_that_were_measured() -> None:
+    saved = json.loads((RESULTS / "speed" / "speed.json").read_text())
+    assert saved["device"]
+    assert saved["commit"]
+    table = speed.markdown(saved)
+    assert (RESULTS / "speed" / "speed.md").read_text() == table
+    assert set(table.splitlines()[2:]) <= set(README.read_text().splitlines())
