@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dynops.ops.blocks import Common
 from dynops.ops.call import Call
-from dynops.ops.taps import from_tiles, gather, grid_of, pad, samples, shifts, tiles, to_tiles
+from dynops.ops.taps import from_tiles, gather, pad, samples, shifts, tiles, to_tiles
 from dynops.ops.window import Window
 
 CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -18,8 +18,8 @@ CONVOLUTIONS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 
 def reference(call: Call) -> Tensor:
     """Compute `local_sum` as it is written: gather the window of every pixel, then multiply and sum."""
-    kernel, value, window, offsets = call = call.exact()
-    kernel = kernel.expand(value.shape[0], *(-1,) * 4, *window.output_size(grid_of(value, window)))
+    kernel, value, window, offsets, _, outputs = call = call.exact()
+    kernel = kernel.expand(value.shape[0], *(-1,) * 4, *outputs)
     patches = gather(value, window) if offsets is None else torch.stack(list(_seen(call)), dim=4)
     return torch.einsum("bgoik...,bgisk...->bgos...", kernel, patches)
 
@@ -42,10 +42,9 @@ def shift(call: Call) -> Tensor:
 
 def products(call: Call) -> Tensor:
     """Multiply matrices: windows that pixels have in common are read once for all of them."""
-    kernel, value, window, _ = call.exact()
+    kernel, value, window, _, size, outputs = call.exact()
     assert isinstance(window, Common), "others are refused"
-    size = grid_of(value, window)
-    cut = to_tiles(kernel.expand(*(-1,) * 5, *window.output_size(size)), window, size)
+    cut = to_tiles(kernel.expand(*(-1,) * 5, *outputs), window, size)
     # b g o i k t q, b g i s k t
     summed = torch.einsum("bgoiktq,bgiskt->bgostq", cut.expand(value.shape[0], *(-1,) * 6), tiles(value, window))
     return from_tiles(summed.to(value.dtype), window, size)
@@ -53,7 +52,7 @@ def products(call: Call) -> Tensor:
 
 def convolution(call: Call) -> Tensor:
     """Convolve: a sample that has a kernel of its own joins the groups; a share joins the groups or the batch."""
-    kernel, value, window, _ = call.exact()
+    kernel, value, window, _, size, _ = call.exact()
     assert isinstance(window, Window), "others are refused"
     b, g, o, i = kernel.shape[:4]
     s = value.shape[3]
@@ -66,7 +65,7 @@ def convolution(call: Call) -> Tensor:
     groups = prod(weight.shape[:3])
     weight = rearrange(weight, "b g s o i ... -> (b g s o) i ...")
     x = rearrange(value, f"(n b) g i s ... -> {before}", b=b)
-    padding = tuple(before for before, _ in window.margins(grid_of(value, window)))
+    padding = tuple(before for before, _ in window.margins(size))
     if window.padding != "centre" or not window.bounded:
         x, padding = pad(x, window), (0,) * window.dims
     convolve = CONVOLUTIONS[window.dims]
@@ -96,7 +95,7 @@ def refuses_convolution(call: Call) -> str:
 
 def _seen(call: Call) -> Iterator[Tensor]:
     """What each tap sees, `b g i s h w`."""
-    _, value, window, offsets = call
+    _, value, window, offsets, *_ = call
     if offsets is None:
         return shifts(value, window)
     assert isinstance(window, Window), "checked at the boundary"

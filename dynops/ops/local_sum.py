@@ -59,12 +59,13 @@ def _checked(kernel: Tensor, value: Tensor, window: Geometry, offsets: Tensor | 
     sizes = bind("value", value, value_axes(window.dims))
     size = grid_of(value, window)
     window.check(size)
-    sizes |= dict(zip(GRIDS[window.dims].split(), window.output_size(size), strict=True))
+    outputs = window.output_size(size)
+    sizes |= zip(GRIDS[window.dims].split(), outputs, strict=True)
     sizes["k"] = count(window, size)
     bind("kernel", kernel, kernel_axes(window.dims), sizes, ones=True)
     if offsets is not None:
         _check_offsets(offsets, window, sizes)
-    return Call(kernel, value, window, offsets)
+    return Call(kernel, value, window, offsets, size, outputs)
 
 
 def _check_offsets(offsets: Tensor, window: Geometry, sizes: dict[str, int]) -> None:

@@ -96,6 +96,8 @@ class Window(Geometry):
         return tuple(self._margin(size, axis) for axis in range(self.dims))
 
     def check(self, size: Size) -> None:
+        if self.border not in ("reflect", "shift"):
+            return
         for axis, (length, margin) in enumerate(zip(size, self.margins(size), strict=True)):
             if self.border == "reflect":
                 check_reflects(axis, length, max(margin))

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from dynops.ops import BACKENDS, Geometry, Window
-from dynops.ops.call import Call
+from dynops.ops.call import call_of
 
 # float64, float32: rounding of a few hundred summands; half precision: a float32 sum that is rounded once
 TOLERANCES = {
@@ -44,7 +44,7 @@ def takers() -> Callable[..., list[str]]:
     """Name the backends that take a sum; `test_local_sum_choice` holds which refuse."""
 
     def names(kernel: Tensor, value: Tensor, window: Geometry, offsets: Tensor | None = None) -> list[str]:
-        call = Call(kernel, value, window, offsets)
+        call = call_of(kernel, value, window, offsets)
         return [name for name, backend in BACKENDS.items() if not backend.refusal(call)]
 
     return names

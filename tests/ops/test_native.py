@@ -112,9 +112,10 @@ def test_operators_pass_the_checks_of_torch(ones: str, dtype: torch.dtype, draw:
     kernel, value = draw(window, o=2, i=2, ones=ones, dtype=dtype)
     numbers = [3, 3, 2, 2, 1, 1, 1, 1, 3, 4]
     slope = torch.randn(2, 2, 2, 2, 3, 4).to(dtype)
-    torch.library.opcheck(native.local_sum, (kernel, value, numbers))
-    torch.library.opcheck(native.value_gradient, (kernel, slope, [6, 7], numbers))
-    torch.library.opcheck(native.kernel_gradient, (slope, value, ["b" in ones, "g" in ones], numbers))
+    operators = torch.ops.dynops
+    torch.library.opcheck(operators.local_sum, (kernel, value, numbers, "native"))
+    torch.library.opcheck(operators.value_gradient, (kernel, slope, [6, 7], numbers, "native"))
+    torch.library.opcheck(operators.kernel_gradient, (slope, value, ["b" in ones, "g" in ones], numbers, "native"))
 
 
 def test_any_number_of_threads_gives_the_same_bits(draw: Draw) -> None:
