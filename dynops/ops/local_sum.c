@@ -34,7 +34,10 @@ typedef int32_t lane;
 /* How far ahead weights are fetched, and their gradients: no processor foresees as many planes as there are taps. */
 #define AHEAD (6 * LANES)
 #define BEYOND (4 * LANES)
+#define FAR 1024 /* and features, which are copied line after line */
 #define SCRATCH (384 << 10) /* bytes of features that a task copies, about half of a core's cache */
+/* For each j below n, which is known when the source is compiled: so what is held for each j stays in registers. */
+#define EACH(j, n) _Pragma("GCC unroll 8") for (int j = 0; j < (n); j++)
 #define INLINE static inline __attribute__((always_inline))
 
 typedef summed vec __attribute__((vector_size(64)));
@@ -101,41 +104,58 @@ INLINE vec only(vec v, i64 column, i64 columns) {
     return (vec)((mask)v & (n >= (lane)most(-column, -LANES)) & (n < (lane)most(least(columns - column, LANES), -1)));
 }
 
-/* Copy the first `count` of a vector's numbers, fewer than all, by halves. */
-#define COPY_SOME(at, v, count)                                                            \
-    for (i64 half = LANES / 2, done = 0; half; half /= 2)                                  \
-        if ((count) & half) {                                                              \
-            memcpy((at) + done, (char *)&(v) + done * sizeof *(at), half * sizeof *(at));  \
-            done += half;                                                                  \
-        }
+/* Copy fewer bytes than a vector has: two parts that overlap. */
+INLINE void copy_few(void *to, const void *from, i64 bytes) {
+#define PART(N)                                                                   \
+    if (bytes >= N) {                                                             \
+        memcpy(to, from, N);                                                      \
+        memcpy((char *)to + bytes - N, (const char *)from + bytes - N, N);        \
+        return;                                                                   \
+    }
+    PART(32) PART(16) PART(8) PART(4) PART(2)
+#undef PART
+}
+
+static __attribute__((noinline)) void store_some(stored *at, i64 step, pack p, i64 count) {
+    if (step != 1)
+        for (i64 l = 0; l < least(count, LANES); l++) at[l * step] = p[l];
+    else copy_few(at, &p, count * sizeof *at);
+}
 
 INLINE void store(stored *at, i64 step, vec v, i64 count) {
     pack p = narrow(v);
-    if (step != 1)
-        for (i64 l = 0; l < least(count, LANES); l++) at[l * step] = p[l];
-    else if (count >= LANES) memcpy(at, &p, sizeof p);
-    else COPY_SOME(at, p, count)
+    if (step == 1 && count >= LANES) memcpy(at, &p, sizeof p);
+    else store_some(at, step, p, count);
 }
 
-/* A band of rows, copied with zeros around: at [row][phase][place] the pixel of row `first + row` and of column
-   `phase + place * phases - before`. */
+/* Copy `count` numbers of a row, or zeros from NULL; the last vector overlaps the one before it. */
+INLINE void copy_row(summed *to, const stored *from, i64 step, i64 count) {
+    if (count >= LANES && (step == 1 || !from))
+        for (i64 n = 0; n < count; n += LANES) {
+            i64 at = least(n, count - LANES);
+            pack p = {0};
+            if (from) memcpy(&p, from + at, sizeof p), __builtin_prefetch(from + at + FAR);
+            vec v = widen(p);
+            memcpy(to + at, &v, sizeof v);
+        }
+    else if (from && step == 1 && sizeof(stored) == sizeof(summed)) copy_few(to, from, count * sizeof *to);
+    else for (i64 n = 0; n < count; n++) to[n] = from ? widen1(from[n * step]) : 0;
+}
+
+/* A band of rows: at [row][phase][place] the pixel of row `first + row` and of column `phase + place * phases - before`.
+   Places beyond the columns are the same in all bands, and zero since the scratch was made. */
 typedef struct { i64 first, rows, before, phases, pitch; } Band;
 
 static void copy(summed *to, const stored *from, i64 step_h, i64 step_w, i64 h, i64 w, Band band) {
-    for (i64 line = 0; line < band.rows * band.phases; line++, to += band.pitch) {
-        i64 y = band.first + line / band.phases, offset = line % band.phases - band.before;
-        if (y < 0 || y >= h) {
-            memset(to, 0, band.pitch * sizeof *to);
-            continue;
-        }
-        i64 place = most(0, above(-offset, band.phases)), step = band.phases * step_w;
+    for (i64 phase = 0; phase < band.phases; phase++, to += band.pitch) {
+        i64 offset = phase - band.before, place = most(0, above(-offset, band.phases));
         i64 last = most(place, least(band.pitch, below(w - 1 - offset, band.phases) + 1));
-        const stored *source = from + y * step_h + offset * step_w;
-        memset(to, 0, place * sizeof *to);
-        if (step == 1 && sizeof(stored) == sizeof(summed))
-            memcpy(to + place, source + place, (last - place) * sizeof *to);
-        else for (i64 n = place; n < last; n++) to[n] = widen1(source[n * step]);
-        memset(to + last, 0, (band.pitch - last) * sizeof *to);
+        const stored *source = from + (offset + place * band.phases) * step_w;
+        for (i64 row = 0; row < band.rows; row++) {
+            i64 y = band.first + row, outside = y < 0 || y >= h;
+            copy_row(to + row * band.phases * band.pitch + place, outside ? NULL : source + y * step_h,
+                     band.phases * step_w, last - place);
+        }
     }
 }
 
@@ -148,7 +168,8 @@ static i64 band_rows(i64 planes, i64 row, i64 halo, i64 step, i64 rows, i64 task
 
 static void *scratch(i64 elements) {
     void *at = NULL;
-    return posix_memalign(&at, 64, (elements + 2 * LANES) * sizeof(summed)) ? NULL : at;
+    i64 bytes = (elements + 2 * LANES) * sizeof(summed);
+    return posix_memalign(&at, 64, bytes) ? NULL : memset(at, 0, bytes);
 }
 
 /* Rows r and r + apart see a row of features through the taps of rows ky and ky - later. */
@@ -188,6 +209,15 @@ static i64 *tap_places(const Sizes *z, i64 pitch) {
 /* A function for each number of a block, each with registers of its own. */
 #define FOR_EACH_NUMBER(MAKE) MAKE(1) MAKE(2) MAKE(3) MAKE(4) MAKE(5) MAKE(6) MAKE(7) MAKE(8)
 
+/* The first column of the vector that holds `column`: the last one of a row overlaps the one before it. */
+INLINE i64 vector_of(i64 column, i64 columns) { return most(0, least(column, columns - LANES)); }
+
+/* How many numbers of a vector to store. What lies behind a short row belongs to rows that are stored later, if the rows
+   of a band lie one behind the other. */
+INLINE i64 to_store(int dense, i64 row, i64 rows, i64 columns) {
+    return columns >= LANES || (dense && (rows - row) * columns >= LANES) ? LANES : columns;
+}
+
 /* ---- y ---- */
 
 /* What the sums of a row, or of two, need. */
@@ -198,7 +228,7 @@ typedef struct {
     const i64 *places;
     i64 summands, taps, later, plane, channel;
     stored *y[2];
-    i64 step_s, step_w, count;
+    i64 step_s, step_w, count[2];
 } Sum;
 
 INLINE void sum_taps(const Sum *u, const summed *x, i64 k0, i64 k1, i64 from, i64 to, vec *first, vec *second,
@@ -208,7 +238,7 @@ INLINE void sum_taps(const Sum *u, const summed *x, i64 k0, i64 k1, i64 from, i6
         vec a = {0}, b = {0};
         if (in_first) a = weigh(u->k, k0 + tap * u->step_k, u->end, edge);
         if (in_second) b = weigh(u->k, k1 + (tap - u->later) * u->step_k, u->end, edge);
-        for (int j = 0; j < n; j++) {
+        EACH(j, n) {
             vec pixels = load(seen + j * u->plane);
             if (in_first) first[j] += a * pixels;
             if (in_second) second[j] += b * pixels;
@@ -218,7 +248,7 @@ INLINE void sum_taps(const Sum *u, const summed *x, i64 k0, i64 k1, i64 from, i6
 
 INLINE void sum_rows(const Sum *u, i64 s, const int n, const int edge) {
     vec first[BLOCK], second[BLOCK];
-    for (int j = 0; j < n; j++) first[j] = second[j] = (vec){0};
+    EACH(j, n) first[j] = second[j] = (vec){0};
     for (i64 i = 0; i < u->summands; i++) {
         const summed *x = u->x + s * u->plane + i * u->channel;
         i64 k0 = u->at[0] + i * u->step_i, k1 = u->at[1] + i * u->step_i, shared = least(u->later, u->taps);
@@ -230,8 +260,9 @@ INLINE void sum_rows(const Sum *u, i64 s, const int n, const int edge) {
         sum_taps(u, x, k0, k1, u->later, u->taps, first, second, n, 1, 1, edge);
         sum_taps(u, x, k0, k1, most(u->later, u->taps), u->taps + u->later, first, second, n, 0, 1, edge);
     }
-    for (int j = 0; j < n; j++) store(u->y[0] + (s + j) * u->step_s, u->step_w, first[j], u->count);
-    for (int j = 0; u->y[1] && j < n; j++) store(u->y[1] + (s + j) * u->step_s, u->step_w, second[j], u->count);
+    EACH(j, n) store(u->y[0] + (s + j) * u->step_s, u->step_w, first[j], u->count[0]);
+    if (u->y[1])
+        EACH(j, n) store(u->y[1] + (s + j) * u->step_s, u->step_w, second[j], u->count[1]);
 }
 
 #define MAKE(N) static __attribute__((noinline)) void sum_rows_##N(const Sum *u, i64 s) { sum_rows(u, s, N, 0); }
@@ -248,6 +279,7 @@ int local_sum(const stored *k, const stored *v, stored *y, const Sizes *z, const
     i64 bands = (z->rows + band - 1) / band, deep = (band - 1) * z->stride_h + halo;
     i64 plane = deep * z->stride_w * pitch, failed = 0, *places = tap_places(z, pitch);
     Pair pair = pair_rows(z);
+    int dense = pair.apart == 1 && to->w == 1 && to->h == z->columns;
     if (!places) return 1;
 #pragma omp parallel num_threads(z->threads)
     {
@@ -274,13 +306,19 @@ int local_sum(const stored *k, const stored *v, stored *y, const Sizes *z, const
                     for (i64 r = first; r < last; r++) {
                         if ((r - first) / pair.apart % 2) continue; /* the second of a pair */
                         int two = r + pair.apart < last;
-                        for (i64 c = 0; c < z->columns; c += LANES) {
-                            i64 at = b * t->b + g * t->g + o * t->o + r * z->columns + c, s = 0;
-                            stored *out = y + b * to->b + g * to->g + o * to->c + s0 * to->s + r * to->h + c * to->w;
-                            Sum u = {k, {at, at + pair.apart * z->columns}, t->i, t->k, t->end,
-                                     x + (r - first) * z->stride_h * z->stride_w * pitch + c, places, z->i,
-                                     z->kh * z->kw, pair.later * z->kw, plane, channels * plane,
-                                     {out, two ? out + pair.apart * to->h : NULL}, to->s, to->w, z->columns - c};
+                        i64 at = b * t->b + g * t->g + o * t->o + r * z->columns;
+                        stored *out = y + b * to->b + g * to->g + o * to->c + s0 * to->s + r * to->h;
+                        Sum u = {.k = k, .step_i = t->i, .step_k = t->k, .end = t->end, .places = places,
+                                 .summands = z->i, .taps = z->kh * z->kw, .later = pair.later * z->kw, .plane = plane,
+                                 .channel = channels * plane, .step_s = to->s, .step_w = to->w};
+                        for (i64 column = 0; column < z->columns; column += LANES) {
+                            i64 c = vector_of(column, z->columns), s = 0;
+                            for (int row = 0; row <= two; row++) {
+                                u.at[row] = at + row * pair.apart * z->columns + c;
+                                u.y[row] = out + row * pair.apart * to->h + c * to->w;
+                                u.count[row] = to_store(dense, r + row - first, last - first, z->columns);
+                            }
+                            u.x = x + (r - first) * z->stride_h * z->stride_w * pitch + c;
                             i64 farthest = u.at[two] + (z->i - 1) * t->i + (u.taps - 1) * t->k;
 #define CALL(N) sum_rows_##N(&u, s)
                             if (farthest + LANES <= t->end) IN_BLOCKS(s, many, CALL)
@@ -309,7 +347,7 @@ typedef struct {
     const summed *dy;
     i64 summands, plane, channel, c;
     stored *dv[2];
-    i64 step_s, step_w, count;
+    i64 step_s, step_w, count[2];
 } Slope;
 
 INLINE vec weigh_inside(const Slope *u, i64 at, i64 column, const int edge) {
@@ -326,7 +364,7 @@ INLINE void slope_taps(const Slope *u, const summed *dy, i64 o, const int which,
         vec a = {0}, b = {0};
         if (which < 2) a = weigh_inside(u, o * u->step_o + tap->weights[0], column, edge);
         if (which > 0) b = weigh_inside(u, o * u->step_o + tap->weights[1], column, edge);
-        for (int j = 0; j < n; j++) {
+        EACH(j, n) {
             vec slopes = load(seen + j * u->plane);
             if (which < 2) first[j] += a * slopes;
             if (which > 0) second[j] += b * slopes;
@@ -336,15 +374,16 @@ INLINE void slope_taps(const Slope *u, const summed *dy, i64 o, const int which,
 
 INLINE void slope_rows(const Slope *u, i64 s, const int n, const int edge) {
     vec first[BLOCK], second[BLOCK];
-    for (int j = 0; j < n; j++) first[j] = second[j] = (vec){0};
+    EACH(j, n) first[j] = second[j] = (vec){0};
     for (i64 o = 0; o < u->summands; o++) {
         const summed *dy = u->dy + s * u->plane + o * u->channel;
         slope_taps(u, dy, o, 0, first, second, n, edge);
         slope_taps(u, dy, o, 1, first, second, n, edge);
         slope_taps(u, dy, o, 2, first, second, n, edge);
     }
-    for (int j = 0; j < n; j++) store(u->dv[0] + (s + j) * u->step_s, u->step_w, first[j], u->count);
-    for (int j = 0; u->dv[1] && j < n; j++) store(u->dv[1] + (s + j) * u->step_s, u->step_w, second[j], u->count);
+    EACH(j, n) store(u->dv[0] + (s + j) * u->step_s, u->step_w, first[j], u->count[0]);
+    if (u->dv[1])
+        EACH(j, n) store(u->dv[1] + (s + j) * u->step_s, u->step_w, second[j], u->count[1]);
 }
 
 #define MAKE(N) static __attribute__((noinline)) void slope_rows_##N(const Slope *u, i64 s) { slope_rows(u, s, N, 0); }
@@ -384,6 +423,7 @@ int value_gradient(const stored *k, const stored *dy, stored *dv, const Sizes *z
     i64 halo = (z->kh - 1) * z->dilation_h / z->stride_h + 2, channels = least(z->s, 2 * BLOCK);
     i64 band = band_rows(channels * z->o, pitch, halo, 1, z->h, z->b * z->g, z->threads);
     i64 bands = (z->h + band - 1) / band, deep = band / z->stride_h + halo, plane = deep * pitch, failed = 0;
+    int dense = z->stride_w == 1 && z->dilation_h == 1 && to->w == 1 && to->h == z->w;
 #pragma omp parallel num_threads(z->threads)
     {
         summed *x = scratch(channels * z->o * plane);
@@ -419,10 +459,11 @@ int value_gradient(const stored *k, const stored *dy, stored *dv, const Sizes *z
                                        .summands = z->o, .plane = plane, .channel = channels * plane,
                                        .step_s = to->s, .step_w = z->stride_w * to->w};
                             list_taps(z, t->k, row, two, phase, first, front, pitch, taps, &u);
-                            for (i64 c = 0; c < places; c += LANES) {
-                                i64 s = 0;
+                            for (i64 column = 0; column < places; column += LANES) {
+                                i64 c = vector_of(column, places), s = 0;
                                 u.c = c;
-                                u.count = places - c;
+                                for (int below = 0; below <= two; below++)
+                                    u.count[below] = to_store(dense, row + below - top, bottom - top, places);
                                 u.dv[0] = dv + b * to->b + g * to->g + i * to->c + s0 * to->s + row * to->h
                                           + (phase + c * z->stride_w) * to->w;
                                 u.dv[1] = two ? u.dv[0] + z->dilation_h * to->h : NULL;
@@ -451,23 +492,24 @@ typedef struct {
     i64 summands, dy_plane, plane;
     const i64 *places;
     summed *dk[2];
-    i64 step_k, count;
+    i64 step_k, count[2];
     int add;
+    i64 done; /* numbers of the vector that were added before */
 } Share;
 
-INLINE void keep(const Share *u, summed *out, vec v) {
-    i64 count = least(u->count, LANES);
+INLINE void keep(const Share *u, summed *out, vec v, i64 count) {
+    count = least(count, LANES);
     __builtin_prefetch(out + BEYOND, 1);
     if (u->add)
-        for (i64 l = 0; l < count; l++) out[l] += v[l];
+        for (i64 l = u->done; l < count; l++) out[l] += v[l];
     else if (count == LANES) memcpy(out, &v, sizeof v);
-    else COPY_SOME(out, v, count)
+    else copy_few(out, &v, count * sizeof *out);
 }
 
 INLINE void share_taps(const Share *u, i64 kx, const int n, const int in_first, const int in_second) {
     vec first[BLOCK], second[BLOCK];
     const summed *seen[BLOCK];
-    for (int j = 0; j < n; j++) {
+    EACH(j, n) {
         first[j] = second[j] = (vec){0};
         seen[j] = u->x + u->places[kx + j];
     }
@@ -475,14 +517,16 @@ INLINE void share_taps(const Share *u, i64 kx, const int n, const int in_first, 
         vec a = {0}, b = {0};
         if (in_first) a = load(u->dy[0] + s * u->dy_plane);
         if (in_second) b = load(u->dy[1] + s * u->dy_plane);
-        for (int j = 0; j < n; j++) {
+        EACH(j, n) {
             vec pixels = load(seen[j] + s * u->plane);
             if (in_first) first[j] += a * pixels;
             if (in_second) second[j] += b * pixels;
         }
     }
-    for (int j = 0; in_first && j < n; j++) keep(u, u->dk[0] + (kx + j) * u->step_k, first[j]);
-    for (int j = 0; in_second && j < n; j++) keep(u, u->dk[1] + (kx + j) * u->step_k, second[j]);
+    if (in_first)
+        EACH(j, n) keep(u, u->dk[0] + (kx + j) * u->step_k, first[j], u->count[0]);
+    if (in_second)
+        EACH(j, n) keep(u, u->dk[1] + (kx + j) * u->step_k, second[j], u->count[1]);
 }
 
 #define MAKE(N)                                                                      \
@@ -523,6 +567,7 @@ int kernel_gradient(const stored *dy, const stored *v, summed *dk, const Sizes *
             i64 g0 = t->g ? task / bands % kg : 0, g1 = t->g ? g0 + 1 : z->g;
             for (i64 b = b0; b < b1; b++)
                 for (i64 g = g0; g < g1; g++) {
+                    int add = b > b0 || g > g0, dense = pair.apart == 1 && !add;
                     for (i64 s = 0; s < z->s; s++) {
                         for (i64 i = 0; i < z->i; i++)
                             copy(x + (i * z->s + s) * plane, v + b * from->b + g * from->g + i * from->c + s * from->s,
@@ -535,7 +580,7 @@ int kernel_gradient(const stored *dy, const stored *v, summed *dk, const Sizes *
                     for (i64 r = first; r < last; r++) {
                         if ((r - first) / pair.apart % 2) continue; /* the second of a pair */
                         int two = r + pair.apart < last;
-                        for (i64 c = 0; c < z->columns; c += LANES)
+                        for (i64 column = 0, c; c = vector_of(column, z->columns), column < z->columns; column += LANES)
                             for (i64 o = 0; o < z->o; o++)
                                 for (i64 i = 0; i < z->i; i++)
                                     for (i64 ky = 0; ky < z->kh + (two ? pair.later : 0); ky++) {
@@ -548,7 +593,8 @@ int kernel_gradient(const stored *dy, const stored *v, summed *dk, const Sizes *
                                             z->s, dy_plane, plane, places + ky * z->kw,
                                             {ky < z->kh ? dk + at + ky * row : NULL,
                                              two && ky >= pair.later ? dk + below + (ky - pair.later) * row : NULL},
-                                            t->k, z->columns - c, b > b0 || g > g0};
+                                            t->k, {to_store(dense, r - first, last - first, z->columns),
+                                                   to_store(dense, r + 1 - first, last - first, z->columns)}, add, column - c};
                                         if (!u.dk[0] && !u.dk[1]) continue;
 #define CALL(N) share_taps_##N(&u, kx)
                                         IN_BLOCKS(kx, z->kw, CALL)
