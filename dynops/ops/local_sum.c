@@ -97,13 +97,6 @@ INLINE vec weigh(const stored *k, i64 at, i64 end, const int edge) {
     return widen(p);
 }
 
-/* Zero the lanes whose column, counted from `column`, is none of `columns`. */
-INLINE vec only(vec v, i64 column, i64 columns) {
-    mask n;
-    for (i64 l = 0; l < LANES; l++) n[l] = (lane)l;
-    return (vec)((mask)v & (n >= (lane)most(-column, -LANES)) & (n < (lane)most(least(columns - column, LANES), -1)));
-}
-
 /* Copy fewer bytes than a vector has: two parts that overlap. */
 INLINE void copy_few(void *to, const void *from, i64 bytes) {
 #define PART(N)                                                                   \
@@ -138,11 +131,13 @@ INLINE void copy_row(summed *to, const stored *from, i64 step, i64 count) {
             vec v = widen(p);
             memcpy(to + at, &v, sizeof v);
         }
-    else if (from && step == 1 && sizeof(stored) == sizeof(summed)) copy_few(to, from, count * sizeof *to);
-    else for (i64 n = 0; n < count; n++) to[n] = from ? widen1(from[n * step]) : 0;
+    else if (from && step == 1 && sizeof(stored) == sizeof(summed)) {
+        copy_few(to, from, count * sizeof *to);
+        __builtin_prefetch(from + FAR);
+    } else for (i64 n = 0; n < count; n++) to[n] = from ? widen1(from[n * step]) : 0;
 }
 
-/* A band of rows: at [row][phase][place] the pixel of row `first + row` and of column `phase + place * phases - before`.
+/* A band of rows: at [row][phase][place] the pixel of row `first + row`, column `phase + place * phases - before`.
    Places beyond the columns are the same in all bands, and zero since the scratch was made. */
 typedef struct { i64 first, rows, before, phases, pitch; } Band;
 
@@ -212,7 +207,7 @@ static i64 *tap_places(const Sizes *z, i64 pitch) {
 /* The first column of the vector that holds `column`: the last one of a row overlaps the one before it. */
 INLINE i64 vector_of(i64 column, i64 columns) { return most(0, least(column, columns - LANES)); }
 
-/* How many numbers of a vector to store. What lies behind a short row belongs to rows that are stored later, if the rows
+/* How many numbers of a vector to store: what lies behind a short row belongs to rows that are stored later, if those
    of a band lie one behind the other. */
 INLINE i64 to_store(int dense, i64 row, i64 rows, i64 columns) {
     return columns >= LANES || (dense && (rows - row) * columns >= LANES) ? LANES : columns;
@@ -344,15 +339,19 @@ typedef struct {
     const stored *k;
     i64 step_o, end, columns, number[3], nearest, farthest; /* weights of column 0 that are read */
     const Tap *taps[3];
+    const lane *there; /* -1 at a column that there is, else 0 */
     const summed *dy;
     i64 summands, plane, channel, c;
     stored *dv[2];
     i64 step_s, step_w, count[2];
 } Slope;
 
+/* Weights from a column on, zero where there is none. */
 INLINE vec weigh_inside(const Slope *u, i64 at, i64 column, const int edge) {
     vec weight = weigh(u->k, at + u->c, u->end, edge);
-    return column >= 0 && column + LANES <= u->columns ? weight : only(weight, column, u->columns);
+    mask there;
+    memcpy(&there, u->there + column, sizeof there);
+    return (vec)((mask)weight & there);
 }
 
 INLINE void slope_taps(const Slope *u, const summed *dy, i64 o, const int which, vec *first, vec *second, const int n,
@@ -391,6 +390,9 @@ FOR_EACH_NUMBER(MAKE)
 #undef MAKE
 static __attribute__((noinline)) void slope_rows_at_edge(const Slope *u, i64 s) { slope_rows(u, s, 1, 1); }
 
+/* n / step; to divide takes long. */
+INLINE i64 over(i64 n, i64 step) { return step == 1 ? n : n / step; }
+
 /* List the taps that see the columns `phase + place * stride` of a row, and with `two` of the row a dilation below. */
 static void list_taps(const Sizes *z, i64 step_k, i64 row, int two, i64 phase, i64 first, i64 front, i64 pitch,
                       Tap *taps, Slope *u) {
@@ -400,11 +402,11 @@ static void list_taps(const Sizes *z, i64 step_k, i64 row, int two, i64 phase, i
     }
     u->nearest = u->farthest = 0;
     for (i64 ky = two ? -1 : 0; ky < z->kh; ky++) {
-        i64 down = row + z->before_h - ky * z->dilation_h, r = down / z->stride_h;
+        i64 down = row + z->before_h - ky * z->dilation_h, r = over(down, z->stride_h);
         if (down < 0 || r * z->stride_h != down || r >= z->rows) continue;
         int which = ky < 0 ? 2 : two && ky + 1 < z->kh ? 1 : 0;
         for (i64 kx = 0; kx < z->kw; kx++) {
-            i64 across = phase + z->before_w - kx * z->dilation_w, column = across / z->stride_w;
+            i64 across = phase + z->before_w - kx * z->dilation_w, column = over(across, z->stride_w);
             if (column * z->stride_w != across) continue;
             i64 weights = (ky * z->kw + kx) * step_k + r * z->columns + column, below = weights + z->kw * step_k;
             u->nearest = least(u->nearest, which < 2 ? weights : below);
@@ -423,6 +425,9 @@ int value_gradient(const stored *k, const stored *dy, stored *dv, const Sizes *z
     i64 halo = (z->kh - 1) * z->dilation_h / z->stride_h + 2, channels = least(z->s, 2 * BLOCK);
     i64 band = band_rows(channels * z->o, pitch, halo, 1, z->h, z->b * z->g, z->threads);
     i64 bands = (z->h + band - 1) / band, deep = band / z->stride_h + halo, plane = deep * pitch, failed = 0;
+    lane *there = calloc(z->columns + 2 * LANES, sizeof *there);
+    if (!there) return 1;
+    for (i64 column = 0; column < z->columns; column++) there[LANES + column] = -1;
     int dense = z->stride_w == 1 && z->dilation_h == 1 && to->w == 1 && to->h == z->w;
 #pragma omp parallel num_threads(z->threads)
     {
@@ -455,15 +460,15 @@ int value_gradient(const stored *k, const stored *dy, stored *dv, const Sizes *z
                         for (i64 phase = 0; phase < z->stride_w; phase++) {
                             i64 places = (z->w - phase + z->stride_w - 1) / z->stride_w;
                             i64 at = b * t->b + g * t->g + i * t->i;
-                            Slope u = {.k = k + at, .step_o = t->o, .end = t->end - at, .columns = z->columns, .dy = x,
-                                       .summands = z->o, .plane = plane, .channel = channels * plane,
-                                       .step_s = to->s, .step_w = z->stride_w * to->w};
+                            Slope u = {.k = k + at, .step_o = t->o, .end = t->end - at, .columns = z->columns,
+                                       .there = there + LANES, .dy = x, .summands = z->o, .plane = plane,
+                                       .channel = channels * plane, .step_s = to->s, .step_w = z->stride_w * to->w};
                             list_taps(z, t->k, row, two, phase, first, front, pitch, taps, &u);
                             for (i64 column = 0; column < places; column += LANES) {
                                 i64 c = vector_of(column, places), s = 0;
                                 u.c = c;
-                                for (int below = 0; below <= two; below++)
-                                    u.count[below] = to_store(dense, row + below - top, bottom - top, places);
+                                for (int second = 0; second <= two; second++)
+                                    u.count[second] = to_store(dense, row + second - top, bottom - top, places);
                                 u.dv[0] = dv + b * to->b + g * to->g + i * to->c + s0 * to->s + row * to->h
                                           + (phase + c * z->stride_w) * to->w;
                                 u.dv[1] = two ? u.dv[0] + z->dilation_h * to->h : NULL;
@@ -481,6 +486,7 @@ int value_gradient(const stored *k, const stored *dy, stored *dv, const Sizes *z
         free(taps);
         free(x);
     }
+    free(there);
     return (int)failed;
 }
 
@@ -497,13 +503,16 @@ typedef struct {
     i64 done; /* numbers of the vector that were added before */
 } Share;
 
+static __attribute__((noinline)) void keep_some(const Share *u, summed *out, vec v, i64 count) {
+    if (!u->add) copy_few(out, &v, count * sizeof *out);
+    else for (i64 l = u->done; l < count; l++) out[l] += v[l];
+}
+
 INLINE void keep(const Share *u, summed *out, vec v, i64 count) {
     count = least(count, LANES);
     __builtin_prefetch(out + BEYOND, 1);
-    if (u->add)
-        for (i64 l = u->done; l < count; l++) out[l] += v[l];
-    else if (count == LANES) memcpy(out, &v, sizeof v);
-    else copy_few(out, &v, count * sizeof *out);
+    if (!u->add && count == LANES) memcpy(out, &v, sizeof v);
+    else keep_some(u, out, v, count);
 }
 
 INLINE void share_taps(const Share *u, i64 kx, const int n, const int in_first, const int in_second) {
@@ -580,26 +589,31 @@ int kernel_gradient(const stored *dy, const stored *v, summed *dk, const Sizes *
                     for (i64 r = first; r < last; r++) {
                         if ((r - first) / pair.apart % 2) continue; /* the second of a pair */
                         int two = r + pair.apart < last;
-                        for (i64 column = 0, c; c = vector_of(column, z->columns), column < z->columns; column += LANES)
-                            for (i64 o = 0; o < z->o; o++)
-                                for (i64 i = 0; i < z->i; i++)
-                                    for (i64 ky = 0; ky < z->kh + (two ? pair.later : 0); ky++) {
-                                        i64 at = b * t->b + g * t->g + o * t->o + i * t->i + r * z->columns + c, kx = 0;
-                                        i64 below = at + pair.apart * z->columns, row = z->kw * t->k;
-                                        const summed *down = slope + o * z->s * dy_plane + (r - first) * wide + c;
-                                        Share u = {
-                                            {down, down + pair.apart * wide},
-                                            x + i * z->s * plane + (r - first) * z->stride_h * z->stride_w * pitch + c,
-                                            z->s, dy_plane, plane, places + ky * z->kw,
-                                            {ky < z->kh ? dk + at + ky * row : NULL,
-                                             two && ky >= pair.later ? dk + below + (ky - pair.later) * row : NULL},
-                                            t->k, {to_store(dense, r - first, last - first, z->columns),
-                                                   to_store(dense, r + 1 - first, last - first, z->columns)}, add, column - c};
-                                        if (!u.dk[0] && !u.dk[1]) continue;
+                        Share u = {.summands = z->s, .dy_plane = dy_plane, .plane = plane, .step_k = t->k, .add = add};
+                        for (int row = 0; row <= two; row++)
+                            u.count[row] = to_store(dense, r + row - first, last - first, z->columns);
+                        for (i64 column = 0; column < z->columns; column += LANES) {
+                            i64 c = vector_of(column, z->columns);
+                            u.done = column - c;
+                            for (i64 oi = 0; oi < z->o * z->i; oi++) {
+                                i64 o = oi / z->i, i = oi % z->i;
+                                summed *own = dk + b * t->b + g * t->g + o * t->o + i * t->i + r * z->columns + c;
+                                u.dy[0] = slope + o * z->s * dy_plane + (r - first) * wide + c;
+                                u.dy[1] = u.dy[0] + pair.apart * wide;
+                                u.x = x + i * z->s * plane + (r - first) * z->stride_h * z->stride_w * pitch + c;
+                                for (i64 ky = 0; ky < z->kh + (two ? pair.later : 0); ky++) {
+                                    i64 before = ky - pair.later, kx = 0;
+                                    u.places = places + ky * z->kw;
+                                    u.dk[0] = ky < z->kh ? own + ky * z->kw * t->k : NULL;
+                                    u.dk[1] = two && before >= 0
+                                                  ? own + pair.apart * z->columns + before * z->kw * t->k : NULL;
+                                    if (!u.dk[0] && !u.dk[1]) continue;
 #define CALL(N) share_taps_##N(&u, kx)
-                                        IN_BLOCKS(kx, z->kw, CALL)
+                                    IN_BLOCKS(kx, z->kw, CALL)
 #undef CALL
-                                    }
+                                }
+                            }
+                        }
                     }
                 }
         }
