@@ -331,14 +331,17 @@ int local_sum(const stored *k, const stored *v, stored *y, const Sizes *z, const
 
 /* ---- dV ---- */
 
-/* A tap that sees the pixels of a row, or of two: its weights in each, the slopes there, its column less theirs. */
-typedef struct { i64 weights[2], slopes, column; } Tap;
+/* A row of taps that sees a row, or two: its first weights in each, and the slopes there. */
+typedef struct { i64 weights[2], slopes; } Line;
+/* A tap of such a row: its weights less the first, and its column less that of the pixels. */
+typedef struct { i64 weights, column; } Tap;
 
-/* What the gradients of a row, or of two, need; taps of the first row alone, of both, of the second alone. */
+/* What the gradients of a row, or of two, need; lines of the first row alone, of both, of the second alone. */
 typedef struct {
     const stored *k;
-    i64 step_o, end, columns, number[3], nearest, farthest; /* weights of column 0 that are read */
-    const Tap *taps[3];
+    i64 step_o, end, columns, number[3], many, nearest, farthest; /* weights of column 0 that are read */
+    const Line *lines[3];
+    const Tap *taps;
     const lane *there; /* -1 at a column that there is, else 0 */
     const summed *dy;
     i64 summands, plane, channel, c;
@@ -356,19 +359,20 @@ INLINE vec weigh_inside(const Slope *u, i64 at, i64 column, const int edge) {
 
 INLINE void slope_taps(const Slope *u, const summed *dy, i64 o, const int which, vec *first, vec *second, const int n,
                        const int edge) {
-    for (const Tap *tap = u->taps[which]; tap < u->taps[which] + u->number[which]; tap++) {
-        i64 column = u->c + tap->column;
-        if (column <= -LANES || column >= u->columns) continue;
-        const summed *seen = dy + tap->slopes + u->c;
-        vec a = {0}, b = {0};
-        if (which < 2) a = weigh_inside(u, o * u->step_o + tap->weights[0], column, edge);
-        if (which > 0) b = weigh_inside(u, o * u->step_o + tap->weights[1], column, edge);
-        EACH(j, n) {
-            vec slopes = load(seen + j * u->plane);
-            if (which < 2) first[j] += a * slopes;
-            if (which > 0) second[j] += b * slopes;
+    for (const Line *line = u->lines[which]; line < u->lines[which] + u->number[which]; line++)
+        for (const Tap *tap = u->taps; tap < u->taps + u->many; tap++) {
+            i64 column = u->c + tap->column, weights = o * u->step_o + tap->weights;
+            if (column <= -LANES || column >= u->columns) continue;
+            const summed *seen = dy + line->slopes + column;
+            vec a = {0}, b = {0};
+            if (which < 2) a = weigh_inside(u, weights + line->weights[0], column, edge);
+            if (which > 0) b = weigh_inside(u, weights + line->weights[1], column, edge);
+            EACH(j, n) {
+                vec slopes = load(seen + j * u->plane);
+                if (which < 2) first[j] += a * slopes;
+                if (which > 0) second[j] += b * slopes;
+            }
         }
-    }
 }
 
 INLINE void slope_rows(const Slope *u, i64 s, const int n, const int edge) {
@@ -393,28 +397,39 @@ static __attribute__((noinline)) void slope_rows_at_edge(const Slope *u, i64 s) 
 /* n / step; to divide takes long. */
 INLINE i64 over(i64 n, i64 step) { return step == 1 ? n : n / step; }
 
-/* List the taps that see the columns `phase + place * stride` of a row, and with `two` of the row a dilation below. */
-static void list_taps(const Sizes *z, i64 step_k, i64 row, int two, i64 phase, i64 first, i64 front, i64 pitch,
-                      Tap *taps, Slope *u) {
+/* List the taps of a row that see the columns `phase + place * stride`, and say how many they are. */
+static i64 list_taps(const Sizes *z, i64 step_k, i64 phase, Tap *taps) {
+    i64 many = 0;
+    for (i64 kx = 0; kx < z->kw; kx++) {
+        i64 across = phase + z->before_w - kx * z->dilation_w, column = across / z->stride_w;
+        if (column * z->stride_w == across) taps[many++] = (Tap){kx * step_k + column, column};
+    }
+    return many;
+}
+
+/* List the rows of taps that see a row, and with `two` the row a dilation below. */
+static void list_lines(const Sizes *z, i64 step_k, i64 row, int two, i64 first, i64 front, i64 pitch, Line *lines,
+                       Slope *u) {
+    i64 nearest = INT64_MAX, farthest = INT64_MIN, taps_nearest = 0, taps_farthest = 0;
     for (int which = 0; which < 3; which++) {
-        u->taps[which] = taps + which * z->kh * z->kw;
+        u->lines[which] = lines + which * z->kh;
         u->number[which] = 0;
     }
-    u->nearest = u->farthest = 0;
     for (i64 ky = two ? -1 : 0; ky < z->kh; ky++) {
         i64 down = row + z->before_h - ky * z->dilation_h, r = over(down, z->stride_h);
         if (down < 0 || r * z->stride_h != down || r >= z->rows) continue;
         int which = ky < 0 ? 2 : two && ky + 1 < z->kh ? 1 : 0;
-        for (i64 kx = 0; kx < z->kw; kx++) {
-            i64 across = phase + z->before_w - kx * z->dilation_w, column = over(across, z->stride_w);
-            if (column * z->stride_w != across) continue;
-            i64 weights = (ky * z->kw + kx) * step_k + r * z->columns + column, below = weights + z->kw * step_k;
-            u->nearest = least(u->nearest, which < 2 ? weights : below);
-            u->farthest = most(u->farthest, which > 0 ? below : weights);
-            taps[which * z->kh * z->kw + u->number[which]++] =
-                (Tap){{weights, below}, (r - first) * pitch + front + column, column};
-        }
+        i64 weights = ky * z->kw * step_k + r * z->columns, below = weights + z->kw * step_k;
+        nearest = least(nearest, which < 2 ? weights : below);
+        farthest = most(farthest, which > 0 ? below : weights);
+        lines[which * z->kh + u->number[which]++] = (Line){{weights, below}, (r - first) * pitch + front};
     }
+    for (i64 tap = 0; tap < u->many; tap++) {
+        taps_nearest = least(taps_nearest, u->taps[tap].weights);
+        taps_farthest = most(taps_farthest, u->taps[tap].weights);
+    }
+    u->nearest = least(nearest, 0) + taps_nearest;
+    u->farthest = most(farthest, 0) + taps_farthest;
 }
 
 int value_gradient(const stored *k, const stored *dy, stored *dv, const Sizes *z, const Strides *t, const Steps *from,
@@ -426,20 +441,27 @@ int value_gradient(const stored *k, const stored *dy, stored *dv, const Sizes *z
     i64 band = band_rows(channels * z->o, pitch, halo, 1, z->h, z->b * z->g, z->threads);
     i64 bands = (z->h + band - 1) / band, deep = band / z->stride_h + halo, plane = deep * pitch, failed = 0;
     lane *there = calloc(z->columns + 2 * LANES, sizeof *there);
-    if (!there) return 1;
+    Tap *taps = malloc(z->stride_w * z->kw * sizeof *taps);
+    i64 *many_taps = malloc(z->stride_w * sizeof *many_taps);
+    if (!there || !taps || !many_taps) {
+        free(there), free(taps), free(many_taps);
+        return 1;
+    }
+    for (i64 phase = 0; phase < z->stride_w; phase++)
+        many_taps[phase] = list_taps(z, t->k, phase, taps + phase * z->kw);
     for (i64 column = 0; column < z->columns; column++) there[LANES + column] = -1;
     int dense = z->stride_w == 1 && z->dilation_h == 1 && to->w == 1 && to->h == z->w;
 #pragma omp parallel num_threads(z->threads)
     {
         summed *x = scratch(channels * z->o * plane);
-        Tap *taps = malloc((3 * z->kh * z->kw + 1) * sizeof *taps);
-        if (!x || !taps) {
+        Line *lines = malloc(3 * z->kh * sizeof *lines);
+        if (!x || !lines) {
 #pragma omp atomic write
             failed = 1;
         }
 #pragma omp for schedule(dynamic)
         for (i64 task = 0; task < z->b * z->g * bands; task++) {
-            if (!x || !taps) continue;
+            if (!x || !lines) continue;
             i64 b = task / bands / z->g, g = task / bands % z->g, top = task % bands * band;
             i64 bottom = least(z->h, top + band);
             /* the rows of y that see the band */
@@ -460,10 +482,11 @@ int value_gradient(const stored *k, const stored *dy, stored *dv, const Sizes *z
                         for (i64 phase = 0; phase < z->stride_w; phase++) {
                             i64 places = (z->w - phase + z->stride_w - 1) / z->stride_w;
                             i64 at = b * t->b + g * t->g + i * t->i;
-                            Slope u = {.k = k + at, .step_o = t->o, .end = t->end - at, .columns = z->columns,
+                            Slope u = {.k = k + at, .step_o = t->o, .end = t->end - at,
+                                       .columns = z->columns, .many = many_taps[phase], .taps = taps + phase * z->kw,
                                        .there = there + LANES, .dy = x, .summands = z->o, .plane = plane,
                                        .channel = channels * plane, .step_s = to->s, .step_w = z->stride_w * to->w};
-                            list_taps(z, t->k, row, two, phase, first, front, pitch, taps, &u);
+                            list_lines(z, t->k, row, two, first, front, pitch, lines, &u);
                             for (i64 column = 0; column < places; column += LANES) {
                                 i64 c = vector_of(column, places), s = 0;
                                 u.c = c;
@@ -483,10 +506,10 @@ int value_gradient(const stored *k, const stored *dy, stored *dv, const Sizes *z
                     }
             }
         }
-        free(taps);
+        free(lines);
         free(x);
     }
-    free(there);
+    free(there), free(taps), free(many_taps);
     return (int)failed;
 }
 
