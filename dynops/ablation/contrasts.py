@@ -3,10 +3,10 @@
 Every effect is linear in the outcomes: with weights w over cells c, its value in seed s is sum_c w[c] * y[c,s].
 """
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
-from math import fsum, prod
+from math import comb, fsum, prod
 from typing import Literal
 
 import numpy as np
@@ -83,7 +83,7 @@ def weights(contrast: Contrast, design: Plan | Sequence[Levels]) -> dict[str, fl
         for factor in factors
     ]
     names = [factor.name for factor in factors]
-    cells = [dict(zip(names, levels, strict=True)) for levels in product(*options)]
+    cells = [dict(zip(names, levels, strict=True)) for levels in itertools.product(*options)]
     return {
         cell_name(levels): 2 / len(cells) * prod(sign[levels[factor]] for factor, sign in signs.items())
         for levels in cells
@@ -160,6 +160,35 @@ def combinations(part: Exceeds | Bounded, plan: Plan) -> tuple[Combination, ...]
     )
 
 
+def shares(change: Sequence[Difference], design: Plan | Sequence[Levels]) -> list[dict[str, float]]:
+    """Return the weights of each part's Shapley share in the gain of a whole change.
+
+    A share averages what a part adds over all orders in which the parts can be changed, so that the shares add up to
+    the whole gain, whatever interacts. With k parts, that of part i sums over the sets S of other parts
+    |S|! (k - |S| - 1)! / k! times what i adds where S has changed and the rest has not; factors that do not change are
+    averaged over.
+
+    Args:
+        change: for each part, its factor with the level after and before.
+        design: the plan, or its factors.
+    Raises:
+        SpecError: two parts change one factor, a part holds another, or one does not fit the factors.
+    Source: Shapley, A value for n-person games, 1953.
+    """
+    names = [part.factor for part in change]
+    if len(set(names)) != len(names):
+        raise SpecError(f"change has factors {', '.join(names)}: must change each factor once.")
+    for part in change:
+        if part.at:
+            raise SpecError(f"change has {part!r}: a part of a whole change holds no other factor. Leave `at` out.")
+    return [_share(part, [other for other in change if other is not part], design) for part in change]
+
+
+def whole(change: Sequence[Difference], design: Plan | Sequence[Levels]) -> dict[str, float]:
+    """Return the weights of the gain of a whole change; arguments and errors as in `shares`."""
+    return combine([(1.0, share) for share in shares(change, design)])
+
+
 def check(plan: Plan) -> None:
     """Check that every contrast which a plan names fits its factors.
 
@@ -171,6 +200,7 @@ def check(plan: Plan) -> None:
     for hypothesis in plan.hypotheses:
         for part in hypothesis.parts:
             combinations(part, plan)
+    shares(plan.change, plan)
 
 
 def identity(contrast: Contrast, design: Plan | Sequence[Levels]) -> frozenset[tuple[str, float]]:
@@ -208,6 +238,16 @@ def main_effects_and_interactions(factors: Sequence[Levels]) -> tuple[Contrast, 
     return (*main, *(each for each in pairs if order.index(each.first.factor) < order.index(each.second.factor)))
 
 
+def _share(part: Difference, others: list[Difference], design: Plan | Sequence[Levels]) -> dict[str, float]:
+    terms = []
+    for size in range(len(others) + 1):
+        coefficient = 1 / (len(others) + 1) / comb(len(others), size)
+        for changed in itertools.combinations(others, size):
+            at = tuple((other.factor, other.high if other in changed else other.low) for other in others)
+            terms.append((coefficient, weights(Difference(part.factor, part.high, part.low, at=at), design)))
+    return combine(terms)
+
+
 def _turned(each: Difference, stated: Mapping[frozenset[tuple[str, float]], Contrast], plan: Plan) -> Difference:
     other = stated.get(identity(each, plan), each)
     return other if isinstance(other, Difference) else each
@@ -223,7 +263,7 @@ def _simple(differences: Iterable[Difference], factors: Sequence[Levels]) -> lis
         held = dict(each.at)
         others = [factor for factor in factors if factor.name != each.factor]
         options = [[held[factor.name]] if factor.name in held else factor.levels for factor in others]
-        for levels in product(*options):
+        for levels in itertools.product(*options):
             at = tuple((factor.name, level) for factor, level in zip(others, levels, strict=True))
             simple.append(Difference(each.factor, each.high, each.low, at=at))
     return simple
@@ -231,7 +271,7 @@ def _simple(differences: Iterable[Difference], factors: Sequence[Levels]) -> lis
 
 def _interactions(differences: Iterable[Difference], main: Iterable[Difference]) -> list[Interaction]:
     free = [Difference(each.factor, each.high, each.low) for each in differences]
-    return [Interaction(each, other) for each, other in product(free, main) if each.factor != other.factor]
+    return [Interaction(each, other) for each, other in itertools.product(free, main) if each.factor != other.factor]
 
 
 def _changes(contrast: Contrast) -> tuple[Difference, ...]:

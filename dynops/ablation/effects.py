@@ -1,6 +1,6 @@
 """Effects of a study's factors, and verdicts on its hypotheses, from its records alone."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from statistics import median
 from typing import Any, Literal
@@ -15,7 +15,9 @@ from dynops.ablation.contrasts import (
     listed,
     main_effects_and_interactions,
     sample,
+    shares,
     weights,
+    whole,
 )
 from dynops.ablation.plan import Hypothesis, Levels, Plan
 from dynops.ablation.verdicts import (
@@ -79,6 +81,8 @@ class Effects:
     """Half-width of the region of equivalence; 0 without one."""
     cells: tuple[CellSummary, ...]
     effects: tuple[Effect, ...]
+    attribution: tuple[Effect, ...]
+    """The gain of the plan's whole change, then the share of each part; empty where the plan states none."""
     verdicts: tuple[Verdict, ...]
 
     def to_plain(self) -> dict[str, Any]:
@@ -116,6 +120,7 @@ def effects(records: Iterable[RunRecord], plan: Plan | None = None) -> Effects:
         margin=plan.margin,
         cells=tuple(_summary(levels, results, failures, outcomes) for levels in plan.cell_levels()),
         effects=tuple(_attributed(plan, outcomes, seeds)),
+        attribution=tuple(_shared_out(plan, outcomes, seeds)),
         verdicts=tuple(_settled(plan, outcomes, seeds)),
     )
 
@@ -201,6 +206,16 @@ def _attributed(plan: Plan, outcomes: Outcomes, seeds: Sequence[int]) -> list[Ef
     for index, p, equivalence in zip(inside, p_holm, p_equivalence, strict=True):
         rows[index] = replace(rows[index], p_holm=p, p_equivalence=equivalence)
     return [_judged(row, plan.level, len(inside) if row.in_family else 1) for row in rows]
+
+
+def _shared_out(plan: Plan, outcomes: Outcomes, seeds: Sequence[int]) -> Iterator[Effect]:
+    if not plan.change:
+        return
+    named = {"whole change": whole(plan.change, plan)}
+    named |= zip(map(contrast_name, plan.change), shares(plan.change, plan), strict=True)
+    for name, weight in named.items():
+        row = _measured(name, "share", sample(weight, outcomes, seeds), plan.level, plan.margin)
+        yield _judged(row, plan.level, 1)
 
 
 def _measured(name: str, kind: Kind, values: Sample, level: float, margin: float) -> Effect:

@@ -140,6 +140,8 @@ class Plan(Spec):
     """The effects that are confirmatory; all others are exploratory."""
     hypotheses: tuple[Hypothesis, ...] = ()
     """What the study must settle."""
+    change: tuple[Difference, ...] = ()
+    """The whole change whose gain is shared out among its parts: the level after and before of each factor in it."""
     cells: tuple[str, ...] = ()
     """Fingerprints of what each cell runs, in the order of `cell_levels`."""
 

@@ -7,7 +7,15 @@ from urllib.parse import quote
 from dynops.ablation.effects import Effects
 from dynops.ablation.plan import Plan
 from dynops.ablation.results import cell_of, counted, show
-from dynops.ablation.tables import Table, cell_table, effect_tables, seeds_lacking, unit_name, verdict_table
+from dynops.ablation.tables import (
+    Table,
+    attribution_table,
+    cell_table,
+    effect_tables,
+    seeds_lacking,
+    unit_name,
+    verdict_table,
+)
 from dynops.records import RunRecord
 
 BUDGETS = {"as is": "cells are compared as they are, each at its own cost"}
@@ -50,6 +58,7 @@ def report_text(plan: Plan, records: Sequence[RunRecord], effects: Effects, figu
         *_embedded(figures, "outcome/"),
         "## Effects",
         *(part for table in effect_tables(effects, plan) for part in _titled(table)),
+        *(_titled(attribution_table(effects)) if effects.attribution else []),
         *_embedded(figures, "effects/"),
         *_embedded(figures, "factors/"),
         *(["## Kernels", *_embedded(figures, "kernels/")] if _embedded(figures, "kernels/") else []),

@@ -123,6 +123,19 @@ def effect_tables(effects: Effects, plan: Plan) -> tuple[Table, Table]:
     return confirmatory, exploratory
 
 
+def attribution_table(effects: Effects) -> Table:
+    """List the gain of the whole change, and what each part of it adds."""
+    gain = effects.attribution[0].estimate if effects.attribution else None
+    return Table(
+        title="Attribution of the whole change",
+        columns=("part", "share", "of the whole", _interval_name(effects), "n", "p"),
+        sides="lrrrrr",
+        rows=tuple(_share_row(each, gain, effects) for each in effects.attribution),
+        note=f"Shapley shares, in {unit_name(effects)}: what a part adds, averaged over all orders of changing the "
+        "parts; they add up to the whole. Exploratory, without adjustment for their number.",
+    )
+
+
 def unit_name(effects: Effects) -> str:
     """Name the unit in a sentence."""
     return f"points (hundredths of {effects.outcome})" if effects.unit == "points" else f"units of {effects.outcome}"
@@ -184,6 +197,18 @@ def _effect_row(effect: Effect, effects: Effects, plan: Plan) -> tuple[str, ...]
         show_p(effect.p_equivalence),
         effect.verdict,
         _needs(n, effect.seeds_needed) if effect.verdict == "undecided" else "",
+    )
+
+
+def _share_row(share: Effect, gain: float | None, effects: Effects) -> tuple[str, ...]:
+    part = f"{100 * share.estimate / gain:.0f} %" if share.estimate is not None and gain else "-"
+    return (
+        share.name,
+        show(share.estimate, effects.unit, signed=True),
+        part,
+        show_interval(share.interval, effects.unit, signed=True),
+        str(len(share.by_seed)),
+        show_p(share.p),
     )
 
 

@@ -28,7 +28,7 @@ MOST_SEEDS = 10_000
 POWER = 0.8
 """Chance to detect an effect that `seeds_needed` asks for."""
 
-Kind = Literal["main", "simple", "interaction", "claim"]
+Kind = Literal["main", "simple", "interaction", "claim", "share"]
 Interval = tuple[float, float]
 
 
@@ -39,9 +39,9 @@ class Effect:
     name: str
     """Such as `kernel: pixel - constant`, or `... at channels=grouped`, or `kernel x channels: ...`."""
     kind: Kind
-    """What it is; `claim` is a part of a hypothesis."""
+    """What it is; `claim` is a part of a hypothesis, `share` a part of a whole change or all of it."""
     contrast: Contrast | None
-    """The contrast; None for a part of a hypothesis."""
+    """The contrast; None for a claim and a share."""
     in_family: bool
     """Whether the plan states it as confirmatory: only then is it Holm-adjusted."""
     by_seed: Mapping[int, float]

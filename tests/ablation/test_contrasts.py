@@ -1,7 +1,7 @@
 """Weights, names and sums of contrasts."""
 
 import re
-from itertools import product
+from itertools import permutations, product
 
 import numpy as np
 import pytest
@@ -16,7 +16,9 @@ from dynops.ablation.contrasts import (
     listed,
     main_effects_and_interactions,
     sample,
+    shares,
     weights,
+    whole,
 )
 from dynops.ablation.plan import Bounded, Contrast, Difference, Exceeds, Interaction, Levels, Plan
 from dynops.errors import SpecError
@@ -265,3 +267,42 @@ def test_bound_without_a_positive_ratio_is_refused(ratio: float) -> None:
 def test_claim_without_contrasts_is_refused() -> None:
     with pytest.raises(SpecError, match=r"^contrasts has \(\): Exceeds must hold one or more.$"):
         Exceeds(())
+
+
+def test_shapley_shares_average_what_a_part_adds_over_all_orders() -> None:
+    parts = (DYNAMIC, SPECIFIC, Difference("context", "global", "none"))
+    factors = (KERNEL, CHANNELS, CONTEXT, DATA)
+    outcomes = dict(zip(plan_of(*factors).cell_names(), np.random.default_rng(0).normal(size=36), strict=True))
+
+    def gain(changed: set[str]) -> float:
+        """Mean outcome over the levels of `data`, which does not change."""
+        levels = [(part.factor, part.high if part.factor in changed else part.low) for part in parts]
+        return np.mean([outcomes[",".join(f"{f}={v}" for f, v in [*levels, ("data", d)])] for d in DATA.levels])
+
+    added: dict[str, list[float]] = {part.factor: [] for part in parts}
+    for order in permutations(added):
+        for place, factor in enumerate(order):
+            added[factor].append(gain({*order[: place + 1]}) - gain({*order[:place]}))
+    found = shares(parts, factors)
+    for part, weight in zip(parts, found, strict=True):
+        assert sum(value * outcomes[cell] for cell, value in weight.items()) == pytest.approx(
+            np.mean(added[part.factor])
+        )
+    total = sum(value * outcomes[cell] for cell, value in whole(parts, factors).items())
+    assert total == pytest.approx(gain(set(added)) - gain(set()))
+
+
+def test_two_parts_share_as_their_main_effects_do() -> None:
+    assert shares((DYNAMIC, SPECIFIC), (KERNEL, CHANNELS)) == [
+        weights(each, (KERNEL, CHANNELS)) for each in (DYNAMIC, SPECIFIC)
+    ]
+
+
+def test_a_whole_change_names_each_factor_once_and_holds_none() -> None:
+    with pytest.raises(SpecError, match=r"^change has factors kernel, kernel: must change each factor once\.$"):
+        shares((DYNAMIC, DYNAMIC), (KERNEL, CHANNELS))
+    held = Difference("kernel", "pixel", "constant", at=(("channels", "every"),))
+    with pytest.raises(SpecError, match=r"holds no other factor\. Leave `at` out\.$"):
+        shares((held,), (KERNEL, CHANNELS))
+    with pytest.raises(SpecError, match=r"^high has 'global': must be one of 'constant', 'pixel'\.$"):
+        shares((Difference("kernel", "global", "constant"),), (KERNEL, CHANNELS))

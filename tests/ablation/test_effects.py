@@ -59,6 +59,22 @@ def test_planted_effects_are_recovered_exactly_without_noise(records_of: Make, p
     assert [each.in_family for each in found.effects] == [True] * 2 + [False] * 4 + [True]
 
 
+def test_a_whole_change_is_shared_out_among_its_parts(records_of: Make, planted: Plant) -> None:
+    plan = replace(PLAN, change=(DYNAMIC, SPECIFIC))
+    gain, *parts = effects(records_of(planted(dynamic=0.08, specific=-0.04, both=0.02, noise=0.02)), plan).attribution
+    assert [each.name for each in (gain, *parts)] == [
+        "whole change",
+        "kernel: pixel - constant",
+        "channels: every - grouped",
+    ]
+    assert {each.kind for each in (gain, *parts)} == {"share"}
+    for seed, value in gain.by_seed.items():
+        assert value == pytest.approx(sum(part.by_seed[seed] for part in parts))
+    low, high = stats.ttest_1samp(parts[0].values, 0).confidence_interval()
+    assert parts[0].interval == pytest.approx((low, high))
+    assert effects(records_of(planted(dynamic=0.08, specific=0.0, both=0.0)), PLAN).attribution == ()
+
+
 def test_planted_effects_lie_in_their_intervals_with_noise(records_of: Make, planted: Plant) -> None:
     hits = []
     for seed in range(20):
