@@ -31,10 +31,11 @@ typedef int32_t lane;
 
 #define LANES ((i64)(64 / sizeof(summed)))
 #define BLOCK 8
-/* How far ahead weights are fetched, and their gradients: no processor foresees as many planes as there are taps. */
+/* How far ahead memory is fetched, as no processor foresees as many planes as there are taps: of weights, of what is
+   written, and of features, which are copied line after line. */
 #define AHEAD (6 * LANES)
 #define BEYOND (4 * LANES)
-#define FAR 1024 /* and features, which are copied line after line */
+#define FAR 1024
 #define SCRATCH (384 << 10) /* bytes of features that a task copies, about half of a core's cache */
 /* For each j below n, which is known when the source is compiled: so what is held for each j stays in registers. */
 #define EACH(j, n) _Pragma("GCC unroll 8") for (int j = 0; j < (n); j++)
@@ -113,6 +114,11 @@ static __attribute__((noinline)) void store_some(stored *at, i64 step, pack p, i
     if (step != 1)
         for (i64 l = 0; l < least(count, LANES); l++) at[l * step] = p[l];
     else copy_few(at, &p, count * sizeof *at);
+}
+
+/* Say that a vector of each of n channels is about to be written, some vectors before it is. */
+INLINE void announce(stored *at, i64 step, const int n) {
+    if (at) EACH(j, n) __builtin_prefetch(at + j * step + BEYOND, 1);
 }
 
 INLINE void store(stored *at, i64 step, vec v, i64 count) {
@@ -244,6 +250,7 @@ INLINE void sum_taps(const Sum *u, const summed *x, i64 k0, i64 k1, i64 from, i6
 INLINE void sum_rows(const Sum *u, i64 s, const int n, const int edge) {
     vec first[BLOCK], second[BLOCK];
     EACH(j, n) first[j] = second[j] = (vec){0};
+    for (int row = 0; row < 2; row++) announce(u->y[row] ? u->y[row] + s * u->step_s : NULL, u->step_s, n);
     for (i64 i = 0; i < u->summands; i++) {
         const summed *x = u->x + s * u->plane + i * u->channel;
         i64 k0 = u->at[0] + i * u->step_i, k1 = u->at[1] + i * u->step_i, shared = least(u->later, u->taps);
@@ -378,6 +385,7 @@ INLINE void slope_taps(const Slope *u, const summed *dy, i64 o, const int which,
 INLINE void slope_rows(const Slope *u, i64 s, const int n, const int edge) {
     vec first[BLOCK], second[BLOCK];
     EACH(j, n) first[j] = second[j] = (vec){0};
+    for (int row = 0; row < 2; row++) announce(u->dv[row] ? u->dv[row] + s * u->step_s : NULL, u->step_s, n);
     for (i64 o = 0; o < u->summands; o++) {
         const summed *dy = u->dy + s * u->plane + o * u->channel;
         slope_taps(u, dy, o, 0, first, second, n, edge);
