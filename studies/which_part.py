@@ -6,9 +6,10 @@ one for each group of 16. Cells are compared as they are; the report shows what 
 
     python -m studies.which_part
     python -m studies.which_part --data cifar10 --root data --fraction 0.1 --seeds 3
+    python -m studies.which_part --batch-seeds true
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -32,6 +33,7 @@ DATA: dict[str, Callable[..., ImageData]] = {
 GENERATION = Difference("kernel", "pixel", "constant")
 SHARING = Difference("channels", "grouped", "per_channel")
 INTERACTION = Interaction(GENERATION, SHARING)
+CHANGE = (Difference("kernel", "pixel", "static"), SHARING)  # from depthwise convolution to involution
 MARGIN = 0.01  # one point of accuracy: a smaller difference is none to a user
 HYPOTHESES = (
     Hypothesis(
@@ -67,7 +69,12 @@ def on_operator(change: Callable[[Operator], Operator]) -> Callable[[Experiment]
 
 
 def study(
-    data: ImageData, recipe: Recipe, seeds: int, run: Callable[[Job], RunRecord], name: str = "which_part"
+    data: ImageData,
+    recipe: Recipe,
+    seeds: int,
+    run: Callable[[Job], RunRecord],
+    name: str = "which_part",
+    run_together: Callable[[Sequence[Job]], Sequence[RunRecord]] | None = None,
 ) -> Study:
     """Return the study: involution in the residual network, its kernel and its channels varied."""
     base = Experiment(
@@ -96,9 +103,11 @@ def study(
         ),
         seeds=range(seeds),
         run=run,
+        run_together=run_together,
         margin=MARGIN,
         family=(GENERATION, SHARING, INTERACTION),
         hypotheses=HYPOTHESES,
+        change=CHANGE,
     )
 
 
@@ -111,6 +120,8 @@ def main(
     epochs: int = 20,
     folder: Path | None = None,
     accelerator: str = "auto",
+    batch_seeds: bool = False,
+    compile: bool = False,  # noqa: A002
 ) -> None:
     """Run the study and print its verdicts; started again, it goes on where it was.
 
@@ -124,12 +135,16 @@ def main(
         epochs: passes over the training data.
         folder: where records and report go; by default `runs/which_part-` and the data.
         accelerator: `cpu`, `cuda` or `mps`; `auto` takes the best one of this machine.
+        batch_seeds: train the seeds of a cell as one program, cell after cell; results are equal up to rounding, and
+            times are those of the program divided by the number of seeds.
+        compile: let torch compile the training step of each cell, with CUDA graphs on a GPU.
     """
     if data == "digits" and (root is not None or download):
         raise SpecError(f"data has 'digits', root has {root}, download has {download}: digits need no files.")
     share = (0.2 if data == "digits" else 1.0) if fraction is None else fraction
     images = DATA[data](fraction=share)
-    recipe = Recipe(epochs=epochs, batch_size=32 if data == "digits" else 128, learning_rate=1e-2)
+    batch_size = 32 if data == "digits" else 128
+    recipe = Recipe(epochs=epochs, batch_size=batch_size, learning_rate=1e-2, compile=compile)
 
     def run(job: Job) -> RunRecord:
         assert isinstance(job.spec, Experiment)
@@ -142,7 +157,18 @@ def main(
             on_epoch=job.on_epoch,
         )
 
-    which_part = study(images, recipe, seeds, run)
+    def run_together(jobs: Sequence[Job]) -> list[RunRecord]:
+        assert isinstance(jobs[0].spec, Experiment)
+        return jobs[0].spec.run_together(
+            [job.seed for job in jobs],
+            folder=jobs[0].folder.parent,
+            root=root,
+            accelerator=accelerator,
+            images={job.seed: 4 for job in jobs if job.first_block},
+            on_epoch=jobs[0].on_epoch,
+        )
+
+    which_part = study(images, recipe, seeds, run, run_together=run_together if batch_seeds else None)
     images.load(0, root=root, download=download)
     for cell in which_part.cells():
         cell.check(0, root=root, accelerator=accelerator)

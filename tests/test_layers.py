@@ -22,7 +22,6 @@ LAYERS = (
 )
 CONFINED = {
     "lightning": {"training"},
-    "torchmetrics": {"training"},
     "optuna": {"ablation"},
     "tensorboard": {"ablation"},
     "filelock": {"ablation"},
@@ -31,6 +30,7 @@ CONFINED = {
     "statsmodels": {"ablation"},
     "sklearn": {"data"},
     "jsonargparse": {"cli"},
+    "triton": {"ops"},
 }
 NO_TRAINING = {"ablation"}  # a study is handed the function that trains
 

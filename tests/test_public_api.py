@@ -26,7 +26,7 @@ NAMES = {
         "Augmentation Batches Cifar10 Cifar100 Data Dataset Digits Examples FashionMnist ImageData Mnist "
         "SelectorShift augment"
     ),
-    "dynops.training": "Experiment Recipe train",
+    "dynops.training": "Experiment Recipe train train_together",
     "dynops.ablation": (
         "Bounded Difference Effects Exceeds Factor Hypothesis Interaction Job Plan Report Study effects read_study "
         "report"

@@ -5,7 +5,6 @@ accepted is decided by the results on disk; the ledger follows them and can be m
 """
 
 import os
-from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -63,7 +62,7 @@ class Ledger:
             load_if_exists=True,
         )
         self._study_id = self._storage.get_study_id_from_name(plan.name)
-        self._queue: deque[int] = deque()
+        self._queue: list[tuple[DesignPoint, int]] = []
         self._outcome = plan.outcome
         self._points = {point.id: point for point in design(plan)}
         self._distributions = {factor.name: CategoricalDistribution(factor.levels) for factor in plan.factors}
@@ -95,17 +94,20 @@ class Ledger:
                 self._enqueue(point)
         self._queue = self._waiting()
 
-    def take(self) -> tuple[DesignPoint, int] | None:
-        """Take the first queued point of the design and return it with its trial's number; None if none is queued."""
+    def take(self, *, whole_cells: bool = False) -> list[tuple[DesignPoint, int]]:
+        """Take what is to be run next: points with the numbers of their trials, none if none is queued.
+
+        Args:
+            whole_cells: whether to take all queued points of the first one's cell; else the first one alone.
+        """
         if not self._queue:
-            return None
-        number = self._queue.popleft()
-        identity = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-        self._storage.set_trial_state_values(identity, TrialState.RUNNING)
-        running = Trial(self._study, identity)
-        for name, distribution in self._distributions.items():
-            running.suggest_categorical(name, distribution.choices)  # the queued level, for Optuna's own tools to show
-        return self._points[running.user_attrs[POINT]], number
+            return []
+        first, _ = self._queue[0]
+        taken = [each for each in self._queue if each[0].levels == first.levels] if whole_cells else self._queue[:1]
+        self._queue = [each for each in self._queue if each not in taken]
+        for _, number in taken:
+            self._start(number)
+        return taken
 
     def complete(self, number: int, record: RunRecord) -> None:
         """Complete a trial with an accepted result."""
@@ -115,6 +117,14 @@ class Ledger:
         """Say that a trial ended without a result."""
         self._study.tell(number, state=TrialState.FAIL)
 
+    def _start(self, number: int) -> None:
+        """Say that a trial runs."""
+        identity = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
+        self._storage.set_trial_state_values(identity, TrialState.RUNNING)
+        running = Trial(self._study, identity)
+        for name, distribution in self._distributions.items():
+            running.suggest_categorical(name, distribution.choices)  # the queued level, for Optuna's own tools to show
+
     def _value(self, record: RunRecord) -> float:
         return record.metrics[self._outcome]
 
@@ -123,11 +133,12 @@ class Ledger:
         attributes = {POINT: point, "seed": design_point.seed}
         self._study.enqueue_trial(dict(design_point.levels), user_attrs=attributes)
 
-    def _waiting(self) -> deque[int]:
-        """Numbers of the queued trials in the order of the design, whenever they were queued."""
+    def _waiting(self) -> list[tuple[DesignPoint, int]]:
+        """The queued points with their trials' numbers, in the order of the design, whenever they were queued."""
         order = {point: place for place, point in enumerate(self._points)}
         waiting = self._study.get_trials(deepcopy=False, states=(TrialState.WAITING,))
-        return deque(trial.number for trial in sorted(waiting, key=lambda trial: order[trial.user_attrs[POINT]]))
+        queued = [(trial.user_attrs[POINT], trial.number) for trial in waiting]
+        return [(self._points[point], number) for point, number in sorted(queued, key=lambda each: order[each[0]])]
 
     def _finished(self, record: RunRecord) -> FrozenTrial:
         return create_trial(

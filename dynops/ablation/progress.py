@@ -1,6 +1,6 @@
 """One view of a whole study while it runs: what is done, what runs, and when it will end."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
@@ -45,9 +45,10 @@ class Progress:
                 highlight=False,
             )
 
-    def start(self, point: DesignPoint) -> None:
-        """Show which point runs."""
-        self._running = f"{cell_name(point.levels)} seed {point.seed}"
+    def start(self, points: Sequence[DesignPoint]) -> None:
+        """Show which points of a cell run."""
+        seeds = ", ".join(str(point.seed) for point in points)
+        self._running = f"{cell_name(points[0].levels)} seed{'s' if len(points) > 1 else ''} {seeds}"
         self._bars.update(self._bar, description=self._running)
 
     def epoch(self, metrics: Mapping[str, float]) -> None:

@@ -11,7 +11,7 @@ from filelock import FileLock, Timeout
 from dynops.ablation.contrasts import check
 from dynops.ablation.factor import Factor
 from dynops.ablation.ledger import DesignPoint, Ledger, design
-from dynops.ablation.plan import Contrast, Hypothesis, Plan
+from dynops.ablation.plan import Contrast, Difference, Hypothesis, Plan
 from dynops.ablation.progress import Progress
 from dynops.ablation.store import RECORDS, read_study, write_study
 from dynops.ablation.tensorboard import write_run
@@ -54,6 +54,9 @@ class Study:
     """The blocks."""
     run: Callable[[Job], RunRecord]
     """Runs one cell with one seed; what it raises is a failure of that run alone."""
+    run_together: Callable[[Sequence[Job]], Sequence[RunRecord]] | None = None
+    """Runs one cell with all its waiting seeds at once, in the place of `run`, and returns their records in that
+    order; what it raises is a failure of each of them."""
     outcome: str = "accuracy"
     """The metric that is compared."""
     unit: str = "points"
@@ -66,6 +69,8 @@ class Study:
     """The confirmatory effects."""
     hypotheses: Sequence[Hypothesis] = ()
     """What the study must settle."""
+    change: Sequence[Difference] = ()
+    """The whole change whose gain is shared out among its parts."""
 
     def cells(self) -> list[Any]:
         """Return what each cell runs, in the order of the plan; of the kind of the base."""
@@ -95,16 +100,18 @@ class Study:
             margin=self.margin,
             family=tuple(self.family),
             hypotheses=tuple(self.hypotheses),
+            change=tuple(self.change),
         )
         check(plan)
         cells = tuple(self.cell(levels).fingerprint() for levels in plan.cell_levels())
         return replace(plan, cells=cells)
 
     def execute(self, folder: Path) -> list[RunRecord]:
-        """Run every point that has no result yet, block after block, and return all records.
+        """Run every point that has no result yet, and return all records.
 
-        A run's result is on disk before anything is said about it, so a kill at any moment loses at most the runs in
-        flight, and no result counts twice. A point that failed is tried again by the next call.
+        Points are run block after block, or cell after cell where a cell's seeds are run together. A run's result is
+        on disk before anything is said about it, so a kill at any moment loses at most the runs in flight, and no
+        result counts twice. A point that failed is tried again by the next call.
 
         Args:
             folder: of this study alone; made where it is missing.
@@ -122,39 +129,68 @@ class Study:
             ledger = Ledger(folder, plan)
             ledger.follow(record for record in records if record.accepted)
             with Progress(plan, records) as progress:
-                while (taken := ledger.take()) is not None:
-                    records.append(self._attempt(*taken, folder, plan, ledger, progress))
+                while taken := ledger.take(whole_cells=self.run_together is not None):
+                    points = [point for point, _ in taken]
+                    progress.start(points)
+                    found = self._attempt([self._job(point, folder, plan, progress) for point in points])
+                    made = [self._checked(point, each) for point, each in zip(points, found, strict=True)]
+                    _keep_results(folder, made)
+                    for record, (_, trial) in zip(made, taken, strict=True):
+                        _enter(record, trial, folder, plan, ledger)
+                        progress.finish(record)
+                    records += made
         return records
 
-    def _attempt(
-        self, point: DesignPoint, trial: int, folder: Path, plan: Plan, ledger: Ledger, progress: Progress
-    ) -> RunRecord:
-        place = run_folder(folder, point)
-        job = Job(
+    def _job(self, point: DesignPoint, folder: Path, plan: Plan, progress: Progress) -> Job:
+        return Job(
             spec=self.cell(point.levels),
             seed=point.seed,
-            folder=place,
+            folder=run_folder(folder, point),
             first_block=point.seed == plan.seeds[0],
             on_epoch=progress.epoch,
         )
-        progress.start(point)
+
+    def _attempt(self, jobs: list[Job]) -> Sequence[RunRecord | str]:
+        """Run jobs of one cell; return their records, or the traceback of their failure for each."""
         try:
-            record = replace(self.run(job), levels=point.levels, seed=point.seed)
-            if self.outcome not in record.metrics:
-                raise RecordError(
-                    f"record has metrics {sorted(record.metrics)}: must hold {self.outcome!r}, the outcome."
-                )
+            if self.run_together is None:
+                return [self.run(job) for job in jobs]
+            records = list(self.run_together(jobs))
+            came, asked = [record.seed for record in records], [job.seed for job in jobs]
+            if came != asked:
+                raise RecordError(f"records has seeds {came}, jobs has {asked}: must be one record a job, in order.")
+            return records
         except Exception:  # any failure of a run is recorded with its traceback, and the study goes on
-            record = RunRecord(levels=point.levels, seed=point.seed, status="failed", reason=traceback.format_exc())
+            return [traceback.format_exc()] * len(jobs)
+
+    def _checked(self, point: DesignPoint, found: RunRecord | str) -> RunRecord:
+        """File a record under its point; a failed one, where a run failed or lacks the outcome."""
+        if isinstance(found, RunRecord) and self.outcome in found.metrics:
+            return replace(found, levels=point.levels, seed=point.seed)
+        if not isinstance(found, str):
+            came = (
+                f"metrics {sorted(found.metrics)}" if isinstance(found, RunRecord) else f"type {type(found).__name__}"
+            )
+            found = f"record has {came}: must hold {self.outcome!r}, the outcome."
+        return RunRecord(levels=point.levels, seed=point.seed, status="failed", reason=found)
+
+
+def _keep_results(folder: Path, records: list[RunRecord]) -> None:
+    """Put results on disk, where they count from then on."""
+    for record in records:
         if record.accepted:
+            place = run_folder(folder, DesignPoint(levels=dict(record.levels), seed=record.seed))
             write_atomically(place / RESULT, record.to_json() + "\n")
-            ledger.complete(trial, record)
-        else:
-            ledger.fail(trial)
-        append_record(folder / RECORDS, record)
-        write_run(folder / "tensorboard", plan, record)
-        progress.finish(record)
-        return record
+
+
+def _enter(record: RunRecord, trial: int, folder: Path, plan: Plan, ledger: Ledger) -> None:
+    """Enter a record whose result is on disk into the ledger, the records and TensorBoard."""
+    if record.accepted:
+        ledger.complete(trial, record)
+    else:
+        ledger.fail(trial)
+    append_record(folder / RECORDS, record)
+    write_run(folder / "tensorboard", plan, record)
 
 
 def run_folder(folder: Path, point: DesignPoint) -> Path:

@@ -2,6 +2,7 @@
 
 from dynops.ops.backends import BACKENDS, use_backend
 from dynops.ops.blocks import Block, Global
+from dynops.ops.generated_sum import generated_sum, is_fused
 from dynops.ops.geometry import Geometry, Size
 from dynops.ops.local_sum import explain, local_sum
 from dynops.ops.scatter import scatter
@@ -17,6 +18,8 @@ __all__ = [
     "Window",
     "explain",
     "gather",
+    "generated_sum",
+    "is_fused",
     "local_sum",
     "scatter",
     "use_backend",

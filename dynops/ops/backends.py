@@ -7,7 +7,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from dynops.errors import SpecError
-from dynops.ops import in_torch, native
+from dynops.ops import in_torch, native, on_cuda
 from dynops.ops.call import Call
 from dynops.specs import one_of
 
@@ -23,6 +23,7 @@ class Backend(NamedTuple):
 
 BACKENDS = {
     "native": Backend(native.run, native.refusal),
+    "triton": Backend(on_cuda.run, on_cuda.refusal),
     "convolution": Backend(in_torch.convolution, in_torch.refuses_convolution),
     "products": Backend(in_torch.products, in_torch.refuses_products),
     "shift": Backend(in_torch.shift, lambda call: ""),
@@ -52,13 +53,24 @@ def use_backend(name: str) -> Iterator[None]:
         _forced = before
 
 
+def asked_for(name: str | None) -> str | None:
+    """Return the backend that a call or `use_backend` asks for; None where the choice is free.
+
+    Raises:
+        SpecError: there is no such backend.
+    """
+    if name is not None:
+        one_of("backend", name, tuple(BACKENDS))
+    return name or _forced
+
+
 def choose(call: Call, name: str | None = None) -> str:
     """Name the backend that takes a sum: the one asked for, or the fastest that does not refuse.
 
     Raises:
         SpecError: the one asked for refuses.
     """
-    name = name or _forced
+    name = asked_for(name)
     if name is None:
         return next(each for each, backend in BACKENDS.items() if not backend.refusal(call))
     if reason := BACKENDS[name].refusal(call):

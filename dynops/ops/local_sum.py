@@ -9,7 +9,6 @@ from dynops.ops.call import Call
 from dynops.ops.geometry import Geometry
 from dynops.ops.taps import count, grid_of
 from dynops.ops.window import Window
-from dynops.specs import one_of
 
 
 def local_sum(
@@ -42,7 +41,7 @@ def local_sum(
             [6., 9., 6.],
             [4., 6., 4.]])
     """
-    call = _checked(kernel, value, window, offsets, backend)
+    call = _checked(kernel, value, window, offsets)
     return BACKENDS[choose(call, backend)].run(call).to(value.dtype)
 
 
@@ -50,12 +49,10 @@ def explain(
     kernel: Tensor, value: Tensor, window: Geometry, *, offsets: Tensor | None = None, backend: str | None = None
 ) -> str:
     """Say which backend takes a sum, and why each other does not; arguments and errors as in `local_sum`."""
-    return explain_choice(_checked(kernel, value, window, offsets, backend), backend)
+    return explain_choice(_checked(kernel, value, window, offsets), backend)
 
 
-def _checked(kernel: Tensor, value: Tensor, window: Geometry, offsets: Tensor | None, backend: str | None) -> Call:
-    if backend is not None:
-        one_of("backend", backend, tuple(BACKENDS))
+def _checked(kernel: Tensor, value: Tensor, window: Geometry, offsets: Tensor | None) -> Call:
     sizes = bind("value", value, value_axes(window.dims))
     size = grid_of(value, window)
     window.check(size)

@@ -45,10 +45,13 @@ def _dtype(call: Call) -> torch.dtype | None:
     return torch.float32 if dtype == torch.float16 else dtype if dtype in MACROS else None
 
 
-@torch.compiler.assume_constant_result
 def unavailable(dtype: torch.dtype) -> str:
     """Say why there is no library for a dtype; nothing where there is one. It is compiled the first time."""
     return _failure(dtype)
+
+
+# what torch.compiler.assume_constant_result does, which would load torch's compiler with dynops
+unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 @cache

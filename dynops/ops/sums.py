@@ -32,6 +32,8 @@ class Engine(Protocol):
 
 ENGINES: dict[str, Engine] = {}
 """By name, as the operators' last argument has it."""
+ANY_ORDER = {"triton"}
+"""Engines that write channels beside each other, where they read them so."""
 
 
 def refusal(call: Call) -> str:
@@ -76,26 +78,27 @@ def local_sum(kernel: Tensor, value: Tensor, numbers: Numbers, engine: str) -> T
         numbers: see `Numbers`.
         engine: one of `ENGINES`.
     """
-    take = LocalSum.apply if _differentiated(kernel, value) else torch.ops.dynops.local_sum.default
+    take = torch.ops.dynops.local_sum.default if is_plain(kernel, value) else LocalSum.apply
     return take(kernel, value, numbers, engine)
 
 
 def value_gradient(kernel: Tensor, slope: Tensor, size: list[int], numbers: Numbers, engine: str) -> Tensor:
     """Return the gradient of the value, `b g i s h w` of that size, from that of the sum, `b g o s h w`."""
-    take = ValueGradient.apply if _differentiated(kernel, slope) else torch.ops.dynops.value_gradient.default
+    take = torch.ops.dynops.value_gradient.default if is_plain(kernel, slope) else ValueGradient.apply
     return take(kernel, slope, size, numbers, engine)
 
 
 def kernel_gradient(slope: Tensor, value: Tensor, shared: list[bool], numbers: Numbers, engine: str) -> Tensor:
     """Return the gradient of the kernel, `b g o i k h w`, summed over b and over g where they share it."""
-    take = KernelGradient.apply if _differentiated(slope, value) else torch.ops.dynops.kernel_gradient.default
+    take = torch.ops.dynops.kernel_gradient.default if is_plain(slope, value) else KernelGradient.apply
     return take(slope, value, shared, numbers, engine)
 
 
-def empty_as(like: Tensor, channels: int, grid: list[int]) -> Tensor:
-    """Memory for features `b g c s h w` whose channels lie in the order of those of others."""
+def empty_as(like: Tensor, channels: int, grid: list[int], engine: str = "") -> Tensor:
+    """Memory for features `b g c s h w` that lie in the order of others: all axes or, rows one by one, the channels."""
     sizes = [*like.shape[:2], channels, like.shape[3], *grid]
-    order = [0, *sorted((1, 2, 3), key=like.stride, reverse=True), 4, 5]
+    order = [0, *sorted((1, 2, 3, 4, 5) if engine in ANY_ORDER else (1, 2, 3), key=like.stride, reverse=True)]
+    order += [axis for axis in (4, 5) if axis not in order]
     if order == [0, 1, 2, 3, 4, 5]:
         return like.new_empty(sizes)
     made = like.new_empty([sizes[axis] for axis in order])
@@ -109,8 +112,16 @@ def empty_kernel(slope: Tensor, value: Tensor, shared: list[bool], numbers: Numb
     return slope.new_empty(sizes, dtype=torch.promote_types(slope.dtype, torch.float32))
 
 
-def _differentiated(*tensors: Tensor) -> bool:
-    return torch.is_grad_enabled() and any(each.requires_grad for each in tensors)
+def is_plain(*tensors: Tensor) -> bool:
+    """Whether an operator takes its inputs as they are: nothing is differentiated, mapped over or compiled."""
+    if torch.is_grad_enabled() and any(each.requires_grad for each in tensors):
+        return False
+    return not (torch.compiler.is_compiling() or is_transformed())
+
+
+def is_transformed() -> bool:
+    """Whether a transform of `torch.func` is at work, outside of a compilation."""
+    return not torch.compiler.is_compiling() and torch._C._are_functorch_transforms_active()
 
 
 def _shared(kernel: Tensor, value: Tensor) -> list[bool]:
@@ -121,11 +132,9 @@ def _shared(kernel: Tensor, value: Tensor) -> list[bool]:
 class LocalSum(torch.autograd.Function):
     """`local_sum` with its derivatives, for autograd and `torch.func` alike."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(kernel: Tensor, value: Tensor, numbers: Numbers, engine: str) -> Tensor:
-        return local_sum(kernel, value, numbers, engine)
+        return torch.ops.dynops.local_sum(kernel, value, numbers, engine)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -142,15 +151,18 @@ class LocalSum(torch.autograd.Function):
             seen = value_gradient(kernel, slope, list(value.shape[4:]), ctx.numbers, ctx.engine)
         return own, seen, None, None
 
+    @staticmethod
+    def vmap(info: Any, axes: Any, kernel: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, int]:
+        kernel, value = _fold_both(info.batch_size, axes, kernel, value)
+        return local_sum(kernel, value, *rest).unflatten(0, (info.batch_size, -1)), 0
+
 
 class ValueGradient(torch.autograd.Function):
     """`value_gradient` with its derivatives."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(kernel: Tensor, slope: Tensor, size: list[int], numbers: Numbers, engine: str) -> Tensor:
-        return value_gradient(kernel, slope, size, numbers, engine)
+        return torch.ops.dynops.value_gradient(kernel, slope, size, numbers, engine)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -167,15 +179,18 @@ class ValueGradient(torch.autograd.Function):
             seen = local_sum(kernel, above, ctx.numbers, ctx.engine)
         return own, seen, None, None, None
 
+    @staticmethod
+    def vmap(info: Any, axes: Any, kernel: Tensor, slope: Tensor, *rest: Any) -> tuple[Tensor, int]:
+        kernel, slope = _fold_both(info.batch_size, axes, kernel, slope)
+        return value_gradient(kernel, slope, *rest).unflatten(0, (info.batch_size, -1)), 0
+
 
 class KernelGradient(torch.autograd.Function):
     """`kernel_gradient` with its derivatives."""
 
-    generate_vmap_rule = True
-
     @staticmethod
     def forward(slope: Tensor, value: Tensor, shared: list[bool], numbers: Numbers, engine: str) -> Tensor:
-        return kernel_gradient(slope, value, shared, numbers, engine)
+        return torch.ops.dynops.kernel_gradient(slope, value, shared, numbers, engine)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -191,6 +206,12 @@ class KernelGradient(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             seen = value_gradient(above, slope, list(value.shape[4:]), ctx.numbers, ctx.engine)
         return own, seen, None, None, None
+
+    @staticmethod
+    def vmap(info: Any, axes: Any, slope: Tensor, value: Tensor, shared: list[bool], *rest: Any) -> tuple[Tensor, int]:
+        slope, value = (_folded(x, axis, info.batch_size) for x, axis in zip((slope, value), axes, strict=False))
+        made = kernel_gradient(slope, value, [False, shared[1]], *rest).unflatten(0, (info.batch_size, -1))
+        return made.sum(1, keepdim=True) if shared[0] else made, 0
 
 
 def _folded(x: Tensor, axis: int | None, number: int) -> Tensor:
@@ -208,48 +229,26 @@ def _fold_both(number: int, axes: tuple[Any, ...], kernel: Tensor, features: Ten
     return kernel.expand(-1, features.shape[0] // number, *(-1,) * 6).flatten(0, 1), features
 
 
-def _map_local_sum(info: Any, axes: Any, kernel: Tensor, value: Tensor, *rest: Any) -> tuple[Tensor, int]:
-    kernel, value = _fold_both(info.batch_size, axes, kernel, value)
-    return local_sum(kernel, value, *rest).unflatten(0, (info.batch_size, -1)), 0
-
-
-def _map_value_gradient(info: Any, axes: Any, kernel: Tensor, slope: Tensor, *rest: Any) -> tuple[Tensor, int]:
-    kernel, slope = _fold_both(info.batch_size, axes, kernel, slope)
-    return value_gradient(kernel, slope, *rest).unflatten(0, (info.batch_size, -1)), 0
-
-
-def _map_kernel_gradient(
-    info: Any, axes: Any, slope: Tensor, value: Tensor, shared: list[bool], *rest: Any
-) -> tuple[Tensor, int]:
-    slope, value = (_folded(x, axis, info.batch_size) for x, axis in zip((slope, value), axes, strict=False))
-    made = kernel_gradient(slope, value, [False, shared[1]], *rest).unflatten(0, (info.batch_size, -1))
-    return made.sum(1, keepdim=True) if shared[0] else made, 0
-
-
-def _register(schema: str, compute: Callable[..., Tensor], fake: Callable[..., Tensor], mapped: Any) -> None:
+def register(schema: str, compute: Callable[..., Any], fake: Callable[..., Any]) -> None:
     """Define an operator that any device's engine computes."""
     name = f"dynops::{schema.partition('(')[0]}"
     OPERATORS.define(schema, tags=torch.Tag.pt2_compliant_tag)
     torch.library.impl(name, ("cpu", "cuda"), compute, lib=OPERATORS)
     torch.library.register_fake(name, fake, lib=OPERATORS)
-    torch.library.register_vmap(name, mapped, lib=OPERATORS)
 
 
-_register(
+register(
     "local_sum(Tensor kernel, Tensor value, SymInt[] numbers, str engine) -> Tensor",
     lambda kernel, value, numbers, engine: ENGINES[engine].local_sum(kernel, value, numbers),
-    lambda kernel, value, numbers, engine: empty_as(value, kernel.shape[2], numbers[8:]),
-    _map_local_sum,
+    lambda kernel, value, numbers, engine: empty_as(value, kernel.shape[2], numbers[8:], engine),
 )
-_register(
+register(
     "value_gradient(Tensor kernel, Tensor slope, SymInt[] size, SymInt[] numbers, str engine) -> Tensor",
     lambda kernel, slope, size, numbers, engine: ENGINES[engine].value_gradient(kernel, slope, size, numbers),
-    lambda kernel, slope, size, numbers, engine: empty_as(slope, kernel.shape[3], size),
-    _map_value_gradient,
+    lambda kernel, slope, size, numbers, engine: empty_as(slope, kernel.shape[3], size, engine),
 )
-_register(
+register(
     "kernel_gradient(Tensor slope, Tensor value, bool[] shared, SymInt[] numbers, str engine) -> Tensor",
     lambda slope, value, shared, numbers, engine: ENGINES[engine].kernel_gradient(slope, value, shared, numbers),
     lambda slope, value, shared, numbers, engine: empty_kernel(slope, value, shared, numbers).to(value.dtype),
-    _map_kernel_gradient,
 )

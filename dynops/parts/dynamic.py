@@ -6,7 +6,8 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dynops.errors import ShapeError, SpecError
-from dynops.ops.taps import pad
+from dynops.ops import Geometry, generated_sum, is_fused, local_sum
+from dynops.ops.taps import count, grid_of, pad
 from dynops.parts import context as contexts
 from dynops.parts.context import Context, Source
 from dynops.parts.grid import CONVOLUTIONS
@@ -239,8 +240,30 @@ class DynamicKernel(Reduced, KernelModule):
         self.span = CONVOLUTIONS[site.window.dims](hidden, prod(self.axes.values()), 1)
 
     def forward(self, context: Tensor, given: Tensor | None = None) -> Tensor:
+        return self.spanned(self.reduced(context, given))
+
+    def sum(
+        self, context: Tensor, given: Tensor | None, value: Tensor, window: Geometry, offsets: Tensor | None
+    ) -> Tensor:
         hidden = self.reduced(context, given)
+        if offsets is not None or not self._is_whole(hidden, value, window) or not is_fused(value, window):
+            return local_sum(self.spanned(hidden), value, window, offsets=offsets)
+        weight, bias = (
+            rearrange(each, f"({self.span_axes}) ... -> g (o i k) ...", **self.axes)
+            for each in (self.span.get_parameter("weight").flatten(1), self.span.get_parameter("bias"))
+        )
+        return generated_sum(hidden, weight, bias, value.squeeze(2), window).unsqueeze(2)
+
+    def spanned(self, hidden: Tensor) -> Tensor:
+        """Map hidden channels to the kernel, `b g o i k h w`."""
         return spanned(self.span, hidden, self.span_axes, self.axes, self.per_tap)
+
+    def _is_whole(self, hidden: Tensor, value: Tensor, window: Geometry) -> bool:
+        """Whether each pixel has a hidden context, each group one kernel, and that a weight for each tap."""
+        size = grid_of(value, window)
+        axes = (value.shape[1], 1, value.shape[2], count(window, size))
+        whole = hidden.shape[0] == value.shape[0] and hidden.shape[2:] == window.output_size(size)
+        return whole and not self.per_tap and axes[2] == 1 and tuple(self.axes.values()) == axes
 
 
 class LinearKernel(KernelModule):

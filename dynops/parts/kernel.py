@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dynops.errors import SpecError
+from dynops.ops import Geometry, local_sum
 from dynops.parts.context import check_positions
 from dynops.parts.normalise import Normaliser
 from dynops.parts.site import Site
@@ -66,6 +67,20 @@ class KernelModule(nn.Module, ABC):
     def terms(self, context: Tensor, given: Tensor | None = None) -> "list[Term]":
         """Return the kernel as a sum of terms, so that each can be summed over its windows as it is cheapest."""
         return [Term(self(context, given), None)]
+
+    def sum(
+        self, context: Tensor, given: Tensor | None, value: Tensor, window: Geometry, offsets: Tensor | None
+    ) -> Tensor:
+        """Sum the windows of a value, `b g i s h w`, weighted by the kernel: `b g o s h w`, o of size 1 if constant.
+
+        Args:
+            context: what the kernel is made from, as in `forward`.
+            given: the operator's own context, likewise.
+            value: what is summed.
+            window: which pixels are summed.
+            offsets: where taps sample instead, as in `local_sum`.
+        """
+        return sum_terms(self.terms(context, given), value, window, offsets)
 
 
 @spec
@@ -236,6 +251,15 @@ def _check_combined(name: str, kernels: tuple[Kernel, ...]) -> None:
         of_kind(name, kernel, Kernel)
     if len(kernels) < 2:
         raise SpecError(f"{name} has {len(kernels)} kernels: must be two or more.")
+
+
+def sum_terms(terms: list[Term], value: Tensor, window: Geometry, offsets: Tensor | None) -> Tensor:
+    """Sum the windows of a value with each term of a kernel, `b g o s h w`."""
+    sums = []
+    for kernel, weight in terms:
+        y = local_sum(kernel, value, window, offsets=offsets)
+        sums.append(y if weight is None else weight.squeeze(3) * y)
+    return reduce(add, sums)
 
 
 def combined(terms: list[Term]) -> Tensor:

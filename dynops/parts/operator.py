@@ -2,21 +2,19 @@
 
 from collections import OrderedDict
 from dataclasses import replace
-from functools import reduce
 from math import prod
-from operator import add
 
 import torch
 from torch import Tensor, nn
 
 from dynops.axes import bind, divisors, feature_axes
 from dynops.errors import ShapeError, SpecError
-from dynops.ops import Geometry, Size, Window, local_sum, scatter
+from dynops.ops import Geometry, Size, Window, scatter
 from dynops.parts.channels import Channels, Split
 from dynops.parts.context import Context
 from dynops.parts.fold import Foldable
 from dynops.parts.grid import CONVOLUTIONS
-from dynops.parts.kernel import Kernel, KernelModule, Term, combined
+from dynops.parts.kernel import Kernel, KernelModule, Term, combined, sum_terms
 from dynops.parts.layer import Layer
 from dynops.parts.norm import BatchNorm
 from dynops.parts.site import Site
@@ -257,10 +255,14 @@ class LocalOperator(Foldable):
         self._check(x, guide)
         source = x if guide is None else guide
         given = None if self.context is None else self.context(source)
-        terms = self.kernel.terms(source, given)
         offsets = None if self.offsets is None else self.offsets(source, given)
         value = self.split.split(self.value(x))
-        y = sum_terms(terms, value, self.window, offsets)
+        terms: list[Term] = []
+        if return_kernel:
+            terms = self.kernel.terms(source, given)
+            y = sum_terms(terms, value, self.window, offsets)
+        else:
+            y = self.kernel.sum(source, given, value, self.window, offsets)
         # a kernel that is constant along o gives every output of its group the same sum
         y = y.expand(-1, -1, self.split.o * self.writes, *(-1,) * (1 + self.window.dims))
         if self.bias_kernel is not None:
@@ -293,12 +295,3 @@ class LocalOperator(Foldable):
             raise ShapeError(f"call has {came}, operator has guide_channels={self.guide_channels}: it {rule}.")
         if guide is not None and self.guide_channels is not None:
             bind("guide", guide, axes, sizes | {"c": self.guide_channels})
-
-
-def sum_terms(terms: list[Term], value: Tensor, window: Geometry, offsets: Tensor | None) -> Tensor:
-    """Sum the windows of a value with each term of a kernel, `b g o s h w`."""
-    sums = []
-    for kernel, weight in terms:
-        y = local_sum(kernel, value, window, offsets=offsets)
-        sums.append(y if weight is None else weight.squeeze(3) * y)
-    return reduce(add, sums)

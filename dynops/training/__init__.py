@@ -2,6 +2,6 @@
 
 from dynops.training.experiment import Experiment
 from dynops.training.recipe import Recipe
-from dynops.training.train import train
+from dynops.training.train import train, train_together
 
-__all__ = ["Experiment", "Recipe", "train"]
+__all__ = ["Experiment", "Recipe", "train", "train_together"]

@@ -17,19 +17,19 @@ SECONDS = 30.0  # between checkpoints; an epoch that ends earlier leaves none, t
 
 
 class Checkpoint(L.Callback):
-    """Writes `last.ckpt` at the ends of epochs, whole or not at all."""
+    """Writes a file at the ends of epochs, whole or not at all."""
 
-    def __init__(self, folder: Path, run: dict[str, Any]) -> None:
+    def __init__(self, path: Path, run: dict[str, Any]) -> None:
         """Prepare to write.
 
         Args:
-            folder: where `last.ckpt` goes; made where it is missing.
-            run: network, data, recipe and seed as plain data; a checkpoint of another run is not taken up.
+            path: the file; its folder is made where it is missing.
+            run: network, data, recipe and seeds as plain data; a checkpoint of another run is not taken up.
         """
-        self.path = folder / "last.ckpt"
+        self.path = path
         self.run = digest(run)
         self._written = time.monotonic()
-        folder.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         last = trainer.current_epoch + 1 == trainer.max_epochs
@@ -56,7 +56,7 @@ def resume_point(checkpoint: Checkpoint) -> Path | None:
         return None
     try:
         found = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
-        run = found["run"]
+        run, _ = found["run"], found["histories"]
     except (OSError, RuntimeError, pickle.UnpicklingError, BadZipFile, EOFError, KeyError, TypeError) as error:
         warnings.warn(f"{checkpoint.path} cannot be read ({error}): the run starts anew.", stacklevel=2)
         return None

@@ -1,5 +1,6 @@
 """An experiment: a network, a data set and a recipe as one value, so that a study can vary any of them."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ from dynops.nets import Network
 from dynops.records import RunRecord
 from dynops.specs import Spec, spec
 from dynops.training.environment import choose_accelerator
+from dynops.training.program import load
 from dynops.training.recipe import Recipe
-from dynops.training.train import load, train
+from dynops.training.train import train, train_together
 
 
 @spec
@@ -32,10 +34,14 @@ class Experiment(Spec):
             DynopsError: whatever `run` would raise for these reasons.
         """
         choose_accelerator(accelerator)
-        dataset = load(self.data, seed, root)
+        (dataset,) = load(self.data, (seed,), root)
         with torch.device("meta"):
             self.network.build(dataset.input_shape, dataset.outputs)
 
     def run(self, seed: int, **options: Any) -> RunRecord:
         """Train; options, result and errors are those of `train`."""
         return train(self.network, self.data, self.recipe, seed, **options)
+
+    def run_together(self, seeds: Sequence[int], **options: Any) -> list[RunRecord]:
+        """Train with several seeds as one program; options, results and errors are those of `train_together`."""
+        return train_together(self.network, self.data, self.recipe, seeds, **options)

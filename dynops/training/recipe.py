@@ -26,10 +26,13 @@ class Recipe(Spec):
     """Share of the target that is spread over all classes."""
     clip: float | None = 1.0
     """Largest norm of the gradient of all parameters; None never clips."""
+    compile: bool = False
+    """Whether torch compiles network and loss of a training step, on a GPU with CUDA graphs; evaluation is not."""
 
     def __post_init__(self) -> None:
         at_least("epochs", self.epochs, 1)
         at_least("batch_size", self.batch_size, 1)
+        one_of("compile", self.compile, (False, True))
         one_of("optimiser", self.optimiser, ("adamw", "sgd"))
         for name, legal, rule in (
             ("learning_rate", self.learning_rate > 0, "must be positive"),

@@ -1,40 +1,16 @@
-"""Train a network on a data set by a recipe, and return the record of the run."""
+"""Train a network on a data set by a recipe, with one seed or with several at once, and return a record for each."""
 
-import contextlib
-import logging
-import math
-import signal
-import statistics
-import threading
-import time
-import warnings
-from collections.abc import Callable, Iterator
-from functools import lru_cache
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Literal
 
-import lightning as L
-import torch
-
-from dynops.data import Augmentation, Batches, Data, Dataset
+from dynops.data import Data
+from dynops.errors import SpecError
 from dynops.nets import Network
-from dynops.parts import macs, parameters
 from dynops.records import RunRecord
-from dynops.streams import stream_seed
-from dynops.training.checkpoint import Checkpoint, resume_point
-from dynops.training.environment import choose_accelerator, commit, device_name, peak_memory, versions
-from dynops.training.images import kernel_images
+from dynops.specs import digest
+from dynops.training.outcome import Epoch
+from dynops.training.program import Program
 from dynops.training.recipe import Recipe
-from dynops.training.start import initialise
-from dynops.training.task import DivergedError, Epoch, Task
-
-EVALUATED = 500  # images in a batch of an evaluation, at least
-
-
-@lru_cache(maxsize=1)
-def load(data: Data, seed: int, root: Path | None, download: bool = False) -> Dataset:
-    """Load a block's data, once for all of its cells."""
-    return data.load(seed, root=root, download=download)
 
 
 def train(
@@ -73,128 +49,73 @@ def train(
         ShapeError: the network cannot be built for the data.
         SpecError: this machine has no such accelerator.
     """
-    started = time.perf_counter()
-    dataset = load(data, seed, root)
-    run = {"network": network.to_plain(), "data": data.to_plain(), "recipe": recipe.to_plain()}
-    checkpoint = None if folder is None else Checkpoint(folder, {**run, "seed": seed})
-    reason = ""
-    with _own_settings(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        module = network.build(dataset.input_shape, dataset.outputs)
-        initialise(module, seed)
-        torch.manual_seed(stream_seed(seed, "training"))
-        task = Task(module, dataset, recipe, on_epoch)
-        trainer = _trainer(recipe, accelerator, checkpoint)
-        device = trainer.strategy.root_device
-        if device.type == "cuda":
-            torch.cuda.reset_peak_memory_stats(device)
-        try:
-            _fit(trainer, task, dataset, data.augmentation, recipe, seed, checkpoint)
-        except DivergedError as error:
-            reason = str(error)
-        return RunRecord(
-            seed=seed,
-            status="diverged" if reason else "complete",
-            reason=reason,
-            metrics=_trivial(dataset) if reason else _metrics(task.history),
-            history=tuple(task.history),
-            parameters=parameters(module),
-            macs=macs(module, (1, *dataset.input_shape)),
-            seconds=time.perf_counter() - started,
-            step_milliseconds=1000 * statistics.median(task.step_seconds),
-            peak_memory=peak_memory(device),
-            device=device_name(device),
-            versions=versions(),
-            commit=commit(),
-            spec=run,
-            images={} if reason else kernel_images(module, dataset, images),
-        )
-
-
-def _trainer(recipe: Recipe, accelerator: str, checkpoint: Checkpoint | None) -> L.Trainer:
-    chosen = choose_accelerator(accelerator)
-    precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
-    if chosen == "cuda":
-        precision = "bf16-mixed" if torch.cuda.is_bf16_supported() else "16-mixed"
-    return L.Trainer(
-        accelerator=chosen,
-        devices=1,
-        precision=precision,
-        max_epochs=recipe.epochs,
-        gradient_clip_val=recipe.clip,
-        deterministic=chosen == "cpu",
-        callbacks=[] if checkpoint is None else [checkpoint],
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
+    program = Program(
+        network=network,
+        data=data,
+        recipe=recipe,
+        seeds=(seed,),
+        together=False,
+        path=None if folder is None else folder / "last.ckpt",
+        root=root,
+        accelerator=accelerator,
+        images={seed: images},
+        on_epoch=on_epoch,
     )
+    return program.run()[0]
 
 
-def _fit(
-    trainer: L.Trainer,
-    task: Task,
-    dataset: Dataset,
-    augmentation: Augmentation | None,
+def train_together(
+    network: Network,
+    data: Data,
     recipe: Recipe,
-    seed: int,
-    checkpoint: Checkpoint | None,
-) -> None:
-    device = trainer.strategy.root_device
-    learnt = Batches(
-        dataset=dataset,
-        split="train",
-        batch_size=recipe.batch_size,
-        device=device,
-        seed=seed,
-        augmentation=augmentation,
+    seeds: Sequence[int],
+    *,
+    folder: Path | None = None,
+    root: Path | None = None,
+    accelerator: str = "auto",
+    images: Mapping[int, int] | None = None,
+    on_epoch: Callable[[Epoch], None] | None = None,
+) -> list[RunRecord]:
+    """Train a network with several seeds as one program, each as `train` does, up to the rounding of sums.
+
+    The weights are stacked, and each step goes through all networks at once; each has its own data, order,
+    augmentation, running statistics and clipping. A seed that diverges leaves the others as they are. What is
+    evaluated at once is shared out among the seeds, so that it needs no more memory than for one.
+
+    A record's `seconds` and `step_milliseconds` are those of the program divided by the number of seeds; its
+    `peak_memory` is the whole program's, and its `device` says how many seeds ran at once.
+
+    Args:
+        network: what is trained.
+        data: what it learns and is evaluated on; as many examples for each seed.
+        recipe: how it is trained. A GPU without bfloat16 trains in float32, where `train` has mixed precision.
+        seeds: one or more, all different.
+        folder: where checkpoints go, under names that depend on the seeds; a program that was cut off there goes on
+            if it is asked for the same seeds.
+        root: folder of the data sets.
+        accelerator: as in `train`.
+        images: how many evaluated inputs are kept, with their kernels, in the record of a seed; none where left out.
+        on_epoch: called after each epoch with the mean of the history's newest entries.
+    Returns:
+        The records, in the order of the seeds.
+    Raises:
+        SpecError: the seeds are not all different, their data differ in size, or a layer of the network cannot be
+            applied to several seeds at once; or as in `train`.
+        DataError, StudyError, ShapeError: as in `train`.
+    """
+    seeds = tuple(seeds)
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise SpecError(f"seeds has {seeds}: must be one or more, all different.")
+    program = Program(
+        network=network,
+        data=data,
+        recipe=recipe,
+        seeds=seeds,
+        together=True,
+        path=None if folder is None else folder / f"seeds-{digest(seeds)}.ckpt",
+        root=root,
+        accelerator=accelerator,
+        images=images or {},
+        on_epoch=on_epoch,
     )
-    evaluated = Batches(dataset=dataset, split="test", batch_size=max(recipe.batch_size, EVALUATED), device=device)
-    resume = None if checkpoint is None else resume_point(checkpoint)
-    try:
-        trainer.fit(task, learnt, evaluated, ckpt_path=resume, weights_only=True)
-    except SystemExit:
-        # Lightning turns Ctrl-C into an exit of the whole process; the caller may still have work to keep
-        raise KeyboardInterrupt from None
-    if trainer.interrupted:
-        raise KeyboardInterrupt
-
-
-def _metrics(history: list[Epoch]) -> dict[str, float]:
-    last = history[-1]
-    metrics: dict[str, float] = {name: last[name] for name in ("accuracy", "loss", "train_loss") if name in last}
-    metrics["best_loss"] = min(epoch["loss"] for epoch in history)
-    if "accuracy" in last:
-        metrics["best_accuracy"] = max(epoch["accuracy"] for epoch in history)
-    return metrics
-
-
-def _trivial(dataset: Dataset) -> dict[str, float]:
-    """Score what a guess without a look at the input would earn."""
-    if dataset.task == "classification":
-        chance, loss = 1 / dataset.outputs, math.log(dataset.outputs)
-        return {"accuracy": chance, "best_accuracy": chance, "loss": loss, "best_loss": loss, "train_loss": loss}
-    targets = dataset.test.targets if dataset.mask is None else dataset.test.targets[..., dataset.mask]
-    loss = float(targets.float().var(correction=0))
-    return {"loss": loss, "best_loss": loss, "train_loss": loss}
-
-
-@contextlib.contextmanager
-def _own_settings() -> Iterator[None]:
-    """Keep Lightning's tips to itself, and give back the settings that a trainer changes for the whole process."""
-    logger = logging.getLogger("lightning.pytorch")
-    level, deterministic = logger.level, torch.are_deterministic_algorithms_enabled()
-    on_interrupt = signal.getsignal(signal.SIGINT)
-    benchmark = torch.backends.cudnn.benchmark
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
-    finally:
-        logger.setLevel(level)
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves Ctrl-C ignored once it was pressed
-        torch.use_deterministic_algorithms(deterministic)
-        torch.backends.cudnn.benchmark = benchmark
+    return program.run()

@@ -1,12 +1,15 @@
 """Poisoned memory, random cases of the formula, and the one table of tolerances."""
 
 from collections.abc import Callable, Iterator
+from importlib import import_module
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from dynops.ops import BACKENDS, Geometry, Window
+from dynops.ops import BACKENDS, Geometry, Window, on_cuda
 from dynops.ops.call import call_of
 
 # float64, float32: rounding of a few hundred summands; half precision: a float32 sum that is rounded once
@@ -27,6 +30,23 @@ def poisoned_memory() -> Iterator[None]:
     yield
     torch.use_deterministic_algorithms(before[0])
     torch.utils.deterministic.fill_uninitialized_memory = before[1]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interpreter_like_a_gpu() -> None:
+    """Have Triton's interpreter round to bfloat16, which it cuts off, and leave out its slow checks of overflow."""
+    if not on_cuda.INTERPRETED:
+        return
+    interpreter, language = import_module("triton.runtime.interpreter"), import_module("triton.language")
+    object.__setattr__(interpreter.interpreter_builder.options, "sanitize_overflow", False)
+    convert = interpreter._convert_float
+
+    def rounded(x: np.ndarray, source: Any, target: Any, mode: Any) -> np.ndarray:
+        if (source, target) == (language.float32, language.bfloat16):
+            return torch.tensor(x).to(torch.bfloat16).view(torch.uint16).numpy()
+        return convert(x, source, target, mode)
+
+    interpreter._convert_float = rounded
 
 
 @pytest.fixture(scope="session")

@@ -39,6 +39,7 @@ def test_kernel_stands_on_the_grid_of_the_output() -> None:
 def test_unknown_backend_is_refused_with_the_known_ones() -> None:
     with pytest.raises(
         SpecError,
-        match=r"^backend has 'cuda': must be one of 'native', 'convolution', 'products', 'shift', 'reference'\.$",
+        match=r"^backend has 'cuda': must be one of 'native', 'triton', 'convolution', 'products', 'shift', "
+        r"'reference'\.$",
     ):
         local_sum(torch.zeros(2, 3, 1, 1, 9, 6, 8), torch.zeros(VALUE), Window(3), backend="cuda")

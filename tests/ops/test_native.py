@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dynops.errors import SpecError
-from dynops.ops import BACKENDS, Block, Window, compiler, explain, local_sum, native, use_backend
+from dynops.ops import BACKENDS, Block, Window, compiler, explain, local_sum, native, on_cuda, use_backend
 
 Draw = Callable[..., tuple[Tensor, Tensor]]
 Near = Callable[[Tensor, Tensor], None]
@@ -25,7 +25,8 @@ print(local_sum(kernel, value, Window(3), backend="native").sum().item())
 
 
 @pytest.fixture
-def no_library_yet() -> Iterator[None]:
+def no_library_yet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setattr(on_cuda, "INTERPRETED", False)
     native._failure.cache_clear()
     native._library.cache_clear()
     yield
@@ -34,9 +35,10 @@ def no_library_yet() -> Iterator[None]:
 
 
 def test_each_backend_says_whether_it_takes_a_sum(draw: Draw) -> None:
-    assert list(BACKENDS) == ["native", "convolution", "products", "shift", "reference"]
+    assert list(BACKENDS) == ["native", "triton", "convolution", "products", "shift", "reference"]
     assert explain(*draw(Window(3)), Window(3)).splitlines() == [
         "native       takes it",
+        f"triton       {'slower' if on_cuda.INTERPRETED else 'the value is on cpu'}",
         "convolution  the kernel differs from pixel to pixel",
         "products     each pixel has a window of its own",
         "shift        slower",

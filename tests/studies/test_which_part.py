@@ -88,6 +88,17 @@ def test_a_killed_study_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
     assert len(read_study(tmp_path / "killed")[1]) == 6
 
 
+def test_seeds_at_once_give_the_outcomes_of_seeds_alone(tmp_path: Path) -> None:
+    for name, batch_seeds in (("alone", False), ("at once", True)):
+        which_part.main(seeds=2, epochs=1, fraction=0.1, folder=tmp_path / name, batch_seeds=batch_seeds)
+    at_once = read_study(tmp_path / "at once")[1]
+    assert all(record.device.endswith("2 seeds at once") for record in at_once)
+    assert [bool(record.images) for record in at_once] == [
+        record.seed == 0 and record.levels["kernel"] == "pixel" for record in at_once
+    ]
+    assert outcomes(tmp_path / "at once") == pytest.approx(outcomes(tmp_path / "alone"), rel=1e-4)
+
+
 def test_flags_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match="digits need no files"):
         which_part.main(root=tmp_path)

@@ -1,0 +1,104 @@
+"""The formula of dynops for a kernel that a linear map makes of each pixel's hidden context."""
+
+import torch
+from torch import Tensor
+
+from dynops.axes import GRIDS, bind
+from dynops.errors import SpecError
+from dynops.ops import generated, generated_on_cuda, on_cuda
+from dynops.ops.backends import asked_for
+from dynops.ops.geometry import Geometry
+from dynops.ops.local_sum import local_sum
+from dynops.ops.sums import Numbers
+from dynops.ops.taps import count, grid_of, pad
+from dynops.ops.window import Window
+
+
+def generated_sum(
+    hidden: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    value: Tensor,
+    window: Geometry,
+    *,
+    backend: str | None = None,
+) -> Tensor:
+    """Sum each pixel's window, weighted by a kernel that is a linear map of that pixel's hidden context.
+
+    y[b,g,s,p] = sum over k of K[b,g,k,p] * value[b,g,s,window(p,k)],
+    K[b,g,k,p] = bias[g,k] + sum over r of weight[g,k,r] * hidden[b,r,p]
+
+    Args:
+        hidden: hidden context, `b r h w` on the output's grid.
+        weight: `g k r`.
+        bias: `g k`; None: zero.
+        value: features, `b g s h w`.
+        window: which pixels are summed; its `dims` says whether the grid is `w`, `h w` or `t h w`.
+        backend: one of `BACKENDS`; `triton` generates the kernel where it is needed, forward and backward, all others
+            have it in memory; None takes `triton` on a GPU where it can.
+    Returns:
+        Features, `b g s h w` on the output's grid, of the dtype of `value`; half precision is summed in float32.
+    Raises:
+        ShapeError: the axes do not fit together, or the input is too small for the border.
+        SpecError: there is no such backend, or it takes no such sum.
+    Source: Li et al., Involution, CVPR 2021, eq. 6.
+
+    >>> import torch
+    >>> hidden, weight, value = torch.ones(1, 2, 3, 3), torch.ones(1, 9, 2), torch.ones(1, 1, 1, 3, 3)
+    >>> generated_sum(hidden, weight, None, value, Window(3))[0, 0, 0]
+    tensor([[ 8., 12.,  8.],
+            [12., 18., 12.],
+            [ 8., 12.,  8.]])
+    """
+    grid = GRIDS[window.dims]
+    sizes = bind("value", value, f"b g s {grid}")
+    size = grid_of(value, window)
+    window.check(size)
+    sizes |= dict(zip(grid.split(), window.output_size(size), strict=True))
+    sizes = bind("hidden", hidden, f"b r {grid}", sizes)
+    sizes = bind("weight", weight, "g k r", sizes | {"k": count(window, size)})
+    if bias is None:
+        bias = weight.new_zeros(weight.shape[:2])
+    bind("bias", bias, "g k", sizes)
+    if is_fused(value, window, backend):
+        return _in_triton(hidden, weight, bias, value, window)
+    kernel = torch.einsum("gkr,br...->bgk...", weight, hidden) + bias[(..., *(None,) * window.dims)]
+    return local_sum(kernel[:, :, None, None], value[:, :, None], window, backend=backend)[:, :, 0]
+
+
+def is_fused(value: Tensor, window: Geometry, backend: str | None = None) -> bool:
+    """Say whether the kernel of a sum is generated where it is needed; arguments and errors as in `generated_sum`."""
+    name, reason = asked_for(backend), refusal(value, window)
+    if name == "triton" and reason:
+        raise SpecError(f"backend has {name!r}: it takes no such sum, as {reason}. Leave the choice to dynops.")
+    return name == "triton" or (name is None and value.is_cuda and not reason)
+
+
+def refusal(value: Tensor, window: Geometry) -> str:
+    """Say why a kernel is not generated where it is needed; nothing where it is."""
+    if reason := on_cuda.unavailable(value):
+        return reason
+    if not isinstance(window, Window) or not window.fixed or window.dims > 2:
+        return "the window is no sliding one in one or two dimensions"
+    if torch.compiler.is_exporting():
+        return "a program that is exported runs elsewhere"
+    if torch.autograd.forward_ad._current_level >= 0:
+        return "derivatives are taken in forward mode"
+    return "" if value.dtype in on_cuda.DTYPES else f"the value has dtype {value.dtype}"
+
+
+def _in_triton(hidden: Tensor, weight: Tensor, bias: Tensor, value: Tensor, window: Geometry) -> Tensor:
+    """Take the sum with a kernel that is nowhere in memory."""
+    assert isinstance(window, Window), "others are refused"
+    size = grid_of(value, window)
+    before = [margin for margin, _ in window.margins(size)]
+    if not window.bounded:
+        value, before = pad(value, window), [0] * window.dims
+    numbers = [window.sizes, window.strides, window.dilations, before, window.output_size(size)]
+    value = value[:, :, None]
+    if window.dims == 1:  # a sequence is an image of one row
+        numbers = [(one, *each) for one, each in zip((1, 1, 1, 0, 1), numbers, strict=True)]
+        hidden, value = hidden.unsqueeze(-2), value.unsqueeze(-2)
+    flat: Numbers = [number for each in numbers for number in each]
+    y = generated.generated_sum(hidden, weight, bias, value, flat, generated_on_cuda.NAME)[:, :, 0]
+    return y.squeeze(-2) if window.dims == 1 else y

@@ -1,0 +1,202 @@
+"""A training from its data to its records: one network, or the networks of several seeds as one program."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import lightning as L
+import torch
+from torch import nn
+
+from dynops.data import Batches, Data, Dataset
+from dynops.errors import SpecError
+from dynops.nets import Network
+from dynops.parts import macs, parameters
+from dynops.records import RunRecord
+from dynops.specs import digest
+from dynops.streams import stream_seed
+from dynops.training.checkpoint import Checkpoint, resume_point
+from dynops.training.environment import choose_accelerator, commit, device_name, peak_memory, versions
+from dynops.training.images import kernel_images
+from dynops.training.outcome import Epoch, metrics, trivial
+from dynops.training.recipe import Recipe
+from dynops.training.settings import own_settings
+from dynops.training.start import initialise
+from dynops.training.task import DivergedError, Task
+from dynops.training.together import BatchesTogether, Together, check_together
+
+EVALUATED = 500  # images in a batch of an evaluation, of all seeds, at least
+
+
+@lru_cache(maxsize=1)
+def load(data: Data, seeds: tuple[int, ...], root: Path | None) -> tuple[Dataset, ...]:
+    """Load the data of some blocks, once for all cells that follow each other."""
+    return tuple(data.load(seed, root=root) for seed in seeds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Program:
+    """What `train` and `train_together` ask for; their arguments say what each field is."""
+
+    network: Network
+    data: Data
+    recipe: Recipe
+    seeds: tuple[int, ...]
+    together: bool
+    """Whether the networks are stacked; if not, there is one seed."""
+    path: Path | None
+    """Where the checkpoint goes."""
+    root: Path | None
+    accelerator: str
+    images: Mapping[int, int]
+    on_epoch: Callable[[Epoch], None] | None
+
+    def run(self) -> list[RunRecord]:
+        """Train, and return a record for each seed; errors are those of `train_together`."""
+        started = time.perf_counter()
+        datasets = load(self.data, self.seeds, self.root)
+        _check_sizes(self.seeds, datasets)
+        with own_settings(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            networks = [self._start(seed, dataset) for seed, dataset in zip(self.seeds, datasets, strict=True)]
+            task = Task(self._learner(networks, datasets), datasets, self.recipe, self.on_epoch)
+            device = self._fit(task, datasets)
+            if isinstance(task.network, Together):
+                task.network.unstack(networks)
+            shared = {
+                "seconds": (time.perf_counter() - started) / len(self.seeds),
+                "step_milliseconds": 1000 * statistics.median(task.step_seconds),
+                "peak_memory": peak_memory(device),
+                "device": device_name(device) + (f", {len(self.seeds)} seeds at once" if len(self.seeds) > 1 else ""),
+                "versions": versions(),
+                "commit": commit(),
+                "spec": self._plain(),
+            }
+            return [
+                self._outcome(task, number, networks[number], datasets[number], shared)
+                for number in range(len(self.seeds))
+            ]
+
+    def _start(self, seed: int, dataset: Dataset) -> nn.Module:
+        module = self.network.build(dataset.input_shape, dataset.outputs)
+        initialise(module, seed)
+        return module
+
+    def _learner(self, networks: list[nn.Module], datasets: tuple[Dataset, ...]) -> nn.Module:
+        if not self.together:
+            return networks[0]
+        check_together(networks[0], datasets[0].normalise(datasets[0].test.inputs[:2]))
+        return Together(networks)
+
+    def _fit(self, task: Task, datasets: tuple[Dataset, ...]) -> torch.device:
+        """Train until the last epoch or until no network has finite numbers; return where."""
+        run = {**self._plain(), **({"seeds": list(self.seeds)} if self.together else {"seed": self.seeds[0]})}
+        checkpoint = None if self.path is None else Checkpoint(self.path, run)
+        trainer = self._trainer(checkpoint)
+        device = trainer.strategy.root_device
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
+        learnt, evaluated = self._learnt(datasets, device), self._evaluated(datasets, device)
+        resume = None if checkpoint is None else resume_point(checkpoint)
+        torch.manual_seed(stream_seed(self.seeds[0], "training"))
+        try:
+            trainer.fit(task, learnt, evaluated, ckpt_path=resume, weights_only=True)
+        except DivergedError:
+            return device  # the task knows the reasons
+        except SystemExit:
+            # Lightning turns Ctrl-C into an exit of the whole process; the caller may still have work to keep
+            raise KeyboardInterrupt from None
+        finally:
+            if self.recipe.compile:
+                torch.compiler.reset()  # no other run has its graphs, and they hold memory
+        if trainer.interrupted:
+            raise KeyboardInterrupt
+        return device
+
+    def _trainer(self, checkpoint: Checkpoint | None) -> L.Trainer:
+        chosen = choose_accelerator(self.accelerator)
+        precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
+        if chosen == "cuda" and torch.cuda.is_bf16_supported():
+            precision = "bf16-mixed"
+        elif chosen == "cuda" and not self.together:  # one scale for all losses would tie the seeds to each other
+            precision = "16-mixed"
+        return L.Trainer(
+            accelerator=chosen,
+            devices=1,
+            precision=precision,
+            max_epochs=self.recipe.epochs,
+            deterministic=chosen == "cpu",
+            callbacks=[] if checkpoint is None else [checkpoint],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+
+    def _learnt(self, datasets: tuple[Dataset, ...], device: torch.device) -> Batches | BatchesTogether:
+        return self._side_by_side(
+            [
+                Batches(
+                    dataset=dataset,
+                    split="train",
+                    batch_size=self.recipe.batch_size,
+                    device=device,
+                    seed=seed,
+                    augmentation=self.data.augmentation,
+                )
+                for seed, dataset in zip(self.seeds, datasets, strict=True)
+            ]
+        )
+
+    def _evaluated(self, datasets: tuple[Dataset, ...], device: torch.device) -> Batches | BatchesTogether:
+        size = max(self.recipe.batch_size, EVALUATED // len(datasets))
+        return self._side_by_side(
+            [Batches(dataset=dataset, split="test", batch_size=size, device=device) for dataset in datasets]
+        )
+
+    def _side_by_side(self, batches: list[Batches]) -> Batches | BatchesTogether:
+        return BatchesTogether(batches) if self.together else batches[0]
+
+    def _outcome(
+        self, task: Task, number: int, module: nn.Module, dataset: Dataset, shared: Mapping[str, Any]
+    ) -> RunRecord:
+        seed, reason, history = self.seeds[number], task.reasons[number], task.histories[number]
+        return RunRecord(
+            seed=seed,
+            status="diverged" if reason else "complete",
+            reason=reason,
+            metrics=trivial(dataset) if reason else metrics(history),
+            history=tuple(history),
+            parameters=parameters(module),
+            macs=macs(module, (1, *dataset.input_shape)),
+            images={} if reason else kernel_images(module, dataset, self.images.get(seed, 0)),
+            **shared,
+        )
+
+    def _plain(self) -> dict[str, Any]:
+        return {"network": self.network.to_plain(), "data": self.data.to_plain(), "recipe": self.recipe.to_plain()}
+
+
+def _check_sizes(seeds: tuple[int, ...], datasets: tuple[Dataset, ...]) -> None:
+    """Raise a SpecError unless the data of all seeds can lie side by side."""
+    for seed, dataset in zip(seeds, datasets, strict=True):
+        came, first = _sizes(dataset), _sizes(datasets[0])
+        if came != first:
+            raise SpecError(
+                f"data has {first} for seed {seeds[0]}, {came} for seed {seed}: sizes and judged pixels must be equal "
+                "for seeds that are trained together. Train the seeds one by one, without `--batch-seeds`."
+            )
+
+
+def _sizes(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "train": tuple(dataset.train.inputs.shape),
+        "test": tuple(dataset.test.inputs.shape),
+        "outputs": dataset.outputs,
+        "judged": None if dataset.mask is None else digest(dataset.mask.tolist()),
+    }
