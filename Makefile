@@ -4,7 +4,7 @@ STUDY ?= runs/which_part-digits
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install study test tensorboard lint
+.PHONY: install study gpu test tensorboard lint
 
 install: $(READY)
 
@@ -16,6 +16,9 @@ $(READY): pyproject.toml constraints.txt
 study: $(READY)
 	$(BIN)/python -m studies.which_part
 	@echo 'make tensorboard starts TensorBoard on this study.'
+
+gpu: $(READY)
+	$(BIN)/python -m studies.gpu
 
 tensorboard: $(READY)
 	@test -d $(STUDY)/tensorboard || { echo '$(STUDY) has no tensorboard folder: run make study first, or say STUDY=folder.'; exit 2; }
