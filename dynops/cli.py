@@ -17,7 +17,7 @@ from dynops.errors import DynopsError
 def command(functions: Callable[..., None] | dict[str, Any], description: str, args: list[str] | None = None) -> None:
     """Run functions as commands, their arguments as options; an error about the input ends with its message alone.
 
-    Exit status: 0; 2 after an error about the input; 130 after Ctrl-C.
+    Names of options may be written with `-` for `_`. Exit status: 0; 2 after an error about the input; 130 after Ctrl-C.
 
     Args:
         functions: one function, or functions by the name of their command.
@@ -25,12 +25,19 @@ def command(functions: Callable[..., None] | dict[str, Any], description: str, a
         args: the words of the command line; those of the process by default.
     """
     try:
-        auto_cli(functions, args, description=description)
+        words = sys.argv[1:] if args is None else args
+        auto_cli(functions, [_spelled(word) for word in words], description=description)
     except DynopsError as error:
         Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False)
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+
+
+def _spelled(word: str) -> str:
+    """Return an option as it is defined: `--batch-seeds=true` is `--batch_seeds=true`."""
+    name, equals, value = word.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
 
 
 def show(made: Report) -> None:

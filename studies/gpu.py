@@ -83,7 +83,7 @@ def check_gpu() -> None:
 
 def steps(folder: Path, root: Path, work: Path) -> tuple[Step, ...]:
     """List the steps, those that are short first."""
-    trained = ("--data=cifar10", f"--root={root}", f"--seeds={SEEDS}", f"--epochs={EPOCHS}", "--batch_seeds=true")
+    trained = ("--data=cifar10", f"--root={root}", f"--seeds={SEEDS}", f"--epochs={EPOCHS}", "--batch-seeds=true")
 
     def study(name: str, *arguments: str, obstacle: Callable[[], str] = str) -> Step:
         own = work / f"{name}-{fingerprint()}"  # what other code left is no part of it

@@ -66,6 +66,23 @@ def run_here(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
     cli.main()
 
 
+def test_names_of_options_may_have_dashes() -> None:
+    found = []
+
+    def take(batch_seeds: bool = False, name: str = "") -> None:
+        """Take what comes.
+
+        Args:
+            batch_seeds: one.
+            name: another.
+        """
+        found.append((batch_seeds, name))
+
+    cli.command(take, "A command.", args=["--batch-seeds=true", "--name=a-b=c"])
+    cli.command(take, "A command.", args=["--batch-seeds", "true", "--name", "a-b"])
+    assert found == [(True, "a-b=c"), (True, "a-b")]
+
+
 def test_zoo_prints_the_family_as_a_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     run_here(monkeypatch, "zoo", "--channels", "96", "--size", "14")
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]

@@ -26,7 +26,7 @@ from dynops.training.outcome import Epoch, metrics, trivial
 from dynops.training.recipe import Recipe
 from dynops.training.settings import own_settings
 from dynops.training.start import initialise
-from dynops.training.task import DivergedError, Task
+from dynops.training.task import DivergedError, Handfuls, Task
 from dynops.training.together import BatchesTogether, Together, check_together
 
 EVALUATED = 500  # images in a batch of an evaluation, of all seeds, at least
@@ -103,7 +103,7 @@ class Program:
         resume = None if checkpoint is None else resume_point(checkpoint)
         torch.manual_seed(stream_seed(self.seeds[0], "training"))
         try:
-            trainer.fit(task, learnt, evaluated, ckpt_path=resume, weights_only=True)
+            trainer.fit(task, Handfuls(learnt), evaluated, ckpt_path=resume, weights_only=True)
         except DivergedError:
             return device  # the task knows the reasons
         except SystemExit:

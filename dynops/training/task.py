@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import lightning as L
@@ -17,6 +18,9 @@ from dynops.data import Batches, Dataset
 from dynops.training.outcome import Epoch
 from dynops.training.recipe import Recipe
 from dynops.training.together import BatchesTogether, Together, clip_each
+
+STEPS = 8
+"""Steps that Lightning takes for one."""
 
 
 class DivergedError(Exception):
@@ -42,6 +46,21 @@ class Mean:
         mean = (self._total / self._count).tolist()
         self._total, self._count = 0.0, 0
         return mean
+
+
+class Handfuls:
+    """Batches by the handful, each batch made when it is asked for: several steps share Lightning's own work."""
+
+    def __init__(self, batches: Batches | BatchesTogether) -> None:
+        self.batches = batches
+
+    def __len__(self) -> int:
+        return math.ceil(len(self.batches) / STEPS)
+
+    def __iter__(self) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
+        rest = iter(self.batches)
+        for _ in range(len(self)):
+            yield islice(rest, STEPS)
 
 
 class Task(L.LightningModule):
@@ -80,13 +99,6 @@ class Task(L.LightningModule):
         self.mask: Tensor | None
         self.register_buffer("mask", datasets[0].mask, persistent=False)
 
-    def __setattr__(self, name: str, value: Any) -> None:
-        # Lightning notes each of its hooks here, twice for each; the way of modules is slow
-        if name == "_current_fx_name":
-            self.__dict__[name] = value
-        else:
-            super().__setattr__(name, value)
-
     def errors(self, output: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
         """Return each example's cross-entropy, or mean squared error over the pixels that are judged, `n b`."""
         outputs, targets = output.flatten(0, 1), target.flatten(0, 1)
@@ -97,10 +109,11 @@ class Task(L.LightningModule):
             errors = (squared if self.mask is None else squared[..., self.mask]).flatten(1).mean(1)
         return errors.unflatten(0, output.shape[:2])
 
-    def training_step(self, batch: tuple[Tensor, Tensor], number: int) -> None:
-        losses = self._learnt(*batch)
-        self.train_loss.add(losses.detach().unsqueeze(1))
-        self._step(losses.sum())  # a network's gradient is that of its own loss, as no other depends on its weights
+    def training_step(self, batch: Iterator[tuple[Tensor, Tensor]], number: int) -> None:
+        for inputs, targets in batch:
+            losses = self._learnt(inputs, targets)
+            self.train_loss.add(losses.detach().unsqueeze(1))
+            self._step(losses.sum())  # a network's gradient is that of its own loss: no other depends on its weights
 
     def validation_step(self, batch: tuple[Tensor, Tensor], number: int) -> None:
         output, target = self._answered(*batch)
@@ -114,7 +127,7 @@ class Task(L.LightningModule):
         weights = [parameter for parameter in self.network.parameters() if parameter.dim() > axes]
         others = [parameter for parameter in self.network.parameters() if parameter.dim() <= axes]
         optimiser = optimiser_of(weights, others, self.recipe)
-        steps, warmup = int(self.trainer.estimated_stepping_batches), self.recipe.warmup
+        steps, warmup = self.recipe.epochs * len(self._batches()), self.recipe.warmup
         schedule = LambdaLR(optimiser, lambda step: share_of_peak(step, steps, warmup))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
@@ -130,14 +143,12 @@ class Task(L.LightningModule):
         self._scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)
 
     def on_train_epoch_start(self) -> None:
-        batches = self.trainer.train_dataloader
-        assert isinstance(batches, Batches | BatchesTogether)
-        batches.epoch = self.current_epoch
+        self._batches().epoch = self.current_epoch
         self._started = time.perf_counter()
 
     def on_validation_epoch_start(self) -> None:
         self._train_losses = self.train_loss.take()  # waits for a GPU, so that the time is that of the work
-        steps = self.trainer.num_training_batches * len(self.histories)
+        steps = len(self._batches()) * len(self.histories)
         self.step_seconds.append((time.perf_counter() - self._started) / steps)
 
     def on_validation_epoch_end(self) -> None:
@@ -166,6 +177,13 @@ class Task(L.LightningModule):
         self.histories = checkpoint["histories"]
         self.reasons = checkpoint["reasons"]
         self.step_seconds = checkpoint["step_seconds"]
+
+    def _batches(self) -> Batches | BatchesTogether:
+        """Return what is learnt from; Lightning has it before it asks for an optimiser, but not set up."""
+        self.trainer.fit_loop.setup_data()
+        handfuls = self.trainer.train_dataloader
+        assert isinstance(handfuls, Handfuls)
+        return handfuls.batches
 
     def _losses(self, x: Tensor, target: Tensor) -> Tensor:
         """Return what each network learns from, `n`."""

@@ -17,6 +17,7 @@ from studies.speed.place import Place, Shape
 OWN = "dynops"
 BASE = "depthwise"
 """What ratios are taken to."""
+COMPILED, LAYER = "shifted views, compiled", "involution layer"
 DIRECTIONS = ("forward", "both")
 """Without gradients; and with those of all inputs."""
 ERRORS = {torch.float64: 1e-12, torch.float32: 1e-5, torch.float16: 5e-3, torch.bfloat16: 3e-2}
@@ -103,10 +104,10 @@ BUILDERS: dict[str, Callable[[Place], Built]] = {
     OWN: partial(_sum, backend=None),
     "unfold": _unfold,
     "shifted views": partial(_sum, backend="shift"),
-    "shifted views, compiled": _compiled,
+    COMPILED: _compiled,
     BASE: partial(_convolution, depthwise=True),
     "dense 3x3": partial(_convolution, depthwise=False),
-    "involution layer": _layer,
+    LAYER: _layer,
     "flex_attention": partial(_attention, make=attention.flexible),
     "SDPA, masked": partial(_attention, make=attention.masked),
     "NATTEN": partial(_attention, make=attention.natten),

@@ -5,7 +5,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from dynops.ablation.tables import Table
-from studies.speed.peers import BASE, DIRECTIONS, OWN
+from studies.speed.peers import BASE, COMPILED, DIRECTIONS, LAYER, OWN
 from studies.speed.place import DTYPES, Place, Shape
 from studies.speed.roofline import Roofline, Work, work
 from studies.speed.sweeps import UNITS, growths
@@ -31,6 +31,38 @@ def tables(saved: Saved) -> list[Table]:
     """Make all tables, those without rows left out."""
     made = (times(saved), memory(saved), roofline(saved), sweeps(saved), growth(saved), losses(saved))
     return [table for table in made if table.rows]
+
+
+def summary(saved: Saved) -> Table:
+    """Compare the sum with its peers, one line a shape."""
+    machine = Roofline(**saved["points"]["roofline"])
+    rows = []
+    for point in of_shapes(saved):
+        peers, shape = point["peers"], str(Shape(*point["shape"]))
+        cells = [timed(peers[OWN][each], peers[BASE][each])[1] for each in DIRECTIONS]
+        cells += [f"{ratios(peers[COMPILED][each], peers[OWN][each])[1]:.1f}" for each in DIRECTIONS]
+        cells.append(f"{ratios(peers[LAYER]['both'], peers[BASE]['both'])[1]:.2f}")
+        shares = [least_seconds(work_of(point)[each], machine) / median(peers[OWN][each]) for each in DIRECTIONS]
+        cells += [f"{100 * share:.0f} %" for share in shares]
+        cells.append(_weighed(of_memory(saved)[shape][OWN]["both"])[1])
+        rows.append((shape, *cells))
+    both = HEADS["both"]
+    return Table(
+        title="The sum beside its peers",
+        columns=(
+            "shape b,c,h,w,k,g",
+            f"forward / {BASE}",
+            f"{both} / {BASE}",
+            f"{COMPILED} / {OWN}, forward",
+            both,
+            f"whole layer / {BASE}, {both}",
+            "share of the roofline, forward",
+            both,
+            f"extra memory / inputs and outputs, {both}",
+        ),
+        sides="lrrrrrrrr",
+        rows=tuple(rows),
+    )
 
 
 def times(saved: Saved) -> Table:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from dynops.ablation import read_study, report
-from studies import probes, speed
+from studies import memory, probes
+from studies.speed import tables
 
 README = Path(__file__).resolve().parents[2] / "README.md"
 RESULTS = README.parent / "studies" / "results"
@@ -61,6 +62,14 @@ def test_speeds_of_the_readme_are_those_that_were_measured() -> None:
     saved = json.loads((RESULTS / "speed" / "speed.json").read_text())
     assert saved["device"]
     assert saved["commit"]
-    table = speed.markdown(saved)
-    assert (RESULTS / "speed" / "speed.md").read_text() == table
-    assert set(table.splitlines()[2:]) <= set(README.read_text().splitlines())
+    assert (RESULTS / "speed" / "speed.md").read_text() == tables.markdown(saved)
+    shown = README.read_text().splitlines()
+    for table in (tables.summary(saved), tables.growth(saved), tables.losses(saved)):
+        assert set(table.to_markdown().splitlines()[2 : 2 + len(table.rows)]) <= set(shown)
+
+
+def test_memory_of_the_readme_is_what_was_measured() -> None:
+    saved = json.loads((RESULTS / "memory" / "memory.json").read_text())
+    table = memory.table(saved)
+    assert (RESULTS / "memory" / "memory.md").read_text() == memory.markdown(saved)
+    assert set(table.to_markdown().splitlines()[2 : 2 + len(table.rows)]) <= set(README.read_text().splitlines())
