@@ -17,7 +17,7 @@ from dynops.errors import DynopsError
 def command(functions: Callable[..., None] | dict[str, Any], description: str, args: list[str] | None = None) -> None:
     """Run functions as commands, their arguments as options; an error about the input ends with its message alone.
 
-    Names of options may be written with `-` for `_`. Exit status: 0; 2 after an error about the input; 130 after Ctrl-C.
+    Names of options may have `-` for `_`. Exit status: 0; 2 after an error about the input; 130 after Ctrl-C.
 
     Args:
         functions: one function, or functions by the name of their command.
