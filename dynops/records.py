@@ -35,9 +35,10 @@ class RunRecord:
     macs: int = 0
     """Multiply-accumulates of one forward pass over one input."""
     seconds: float = 0.0
-    """Wall time of the run; of its last part, where it was cut off and went on from a checkpoint."""
+    """Wall time of the run, or its share of a program that trained several seeds; of the last part alone, where it was
+    cut off and went on from a checkpoint."""
     step_milliseconds: float = 0.0
-    """Median wall time of one training step."""
+    """Median wall time of one training step, or its share of a step of several seeds."""
     peak_memory: int = 0
     """Bytes: peak of the device's allocator on a GPU, peak resident set of the process on a CPU."""
     device: str = ""
