@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from dynops.axes import GRIDS, bind
+from dynops.ops import native, on_cuda
+from dynops.ops.backends import asked_for
 from dynops.ops.blocks import Common
 from dynops.ops.geometry import Geometry, Size
 from dynops.ops.taps import count, from_tiles, grid_of, shifts, tiles, to_tiles
@@ -74,9 +76,21 @@ def local_scores(
         cut = torch.einsum("bgodtq,bgdkt->bgoktq", to_tiles(query, window, size), tiles(key, window))
         dots = from_tiles(cut, window, size)
         return dots if positions is None else dots + local_products(query, positions, window, size, reach)
+    if relation == "dot" and (take := _engine(query, key, window)):
+        dots = take(query, key, window)
+        return dots if positions is None else dots + local_products(query, positions, window, size, reach)
     added = [None] * count(window, size) if positions is None else _by_tap(positions, window, size, reach)
     seen = (key if near is None else key + near for key, near in zip(shifts(key, window), added, strict=True))
     return torch.stack([RELATIONS[relation](query, each) for each in seen], dim=3)
+
+
+def _engine(query: Tensor, key: Tensor, window: Geometry) -> Callable[[Tensor, Tensor, Geometry], Tensor] | None:
+    """Return what multiplies queries and keys with no shifted keys in memory; None where nothing does."""
+    name = asked_for(None)
+    for each, engine in {"native": native, "triton": on_cuda}.items():
+        if name in (None, each) and not engine.refuses_scores(query, key, window):
+            return engine.scores
+    return None
 
 
 def _by_tap(positions: Tensor, window: Geometry, size: Size, reach: int | None) -> Sequence[Tensor]:

@@ -12,6 +12,7 @@ from torch import Tensor
 from dynops.ops import sums
 from dynops.ops.call import Call
 from dynops.ops.compiler import CompilerError, load
+from dynops.ops.geometry import Geometry
 from dynops.ops.sums import Numbers, empty_as, empty_kernel
 
 SOURCE = Path(__file__).with_name("local_sum.c")
@@ -24,24 +25,38 @@ MACROS: dict[torch.dtype, tuple[str, ...]] = {
 
 def refusal(call: Call) -> str:
     """Say why a sum is not taken in C; nothing where it is."""
-    if call.value.device.type != "cpu":
-        return f"the value is on {call.value.device.type}"
-    if reason := sums.refusal(call):
-        return reason
-    dtype = _dtype(call)
-    if dtype is None:
-        return f"the sum has dtype {torch.promote_types(call.kernel.dtype, call.value.dtype)}"
-    return unavailable(dtype)
+    return _elsewhere(call.value) or sums.refusal(call) or _unsummed(call.kernel, call.value)
 
 
 def run(call: Call) -> Tensor:
     """Take a sum that is not refused."""
-    return sums.run(call, _dtype(call), "native")
+    return sums.run(call, _dtype(call.kernel, call.value), "native")
 
 
-def _dtype(call: Call) -> torch.dtype | None:
-    """The dtype of kernel and value in C, bfloat16 only where both have it; None where there is none."""
-    dtype = torch.promote_types(call.kernel.dtype, call.value.dtype)
+def refuses_scores(query: Tensor, key: Tensor, window: Geometry) -> str:
+    """Say why products of queries and keys are not taken in C; nothing where they are."""
+    return _elsewhere(key) or sums.refuses_window(window) or _unsummed(query, key)
+
+
+def scores(query: Tensor, key: Tensor, window: Geometry) -> Tensor:
+    """Take products that are not refused, as `sums.scores`."""
+    return sums.scores(query, key, window, _dtype(query, key), "native")
+
+
+def _elsewhere(value: Tensor) -> str:
+    return "" if value.device.type == "cpu" else f"the value is on {value.device.type}"
+
+
+def _unsummed(first: Tensor, second: Tensor) -> str:
+    dtype = _dtype(first, second)
+    if dtype is None:
+        return f"the sum has dtype {torch.promote_types(first.dtype, second.dtype)}"
+    return unavailable(dtype)
+
+
+def _dtype(first: Tensor, second: Tensor) -> torch.dtype | None:
+    """The dtype that both have in C, bfloat16 only where both have it; None where there is none."""
+    dtype = torch.promote_types(first.dtype, second.dtype)
     return torch.float32 if dtype == torch.float16 else dtype if dtype in MACROS else None
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from dynops.ops import sums
 from dynops.ops.call import Call
+from dynops.ops.geometry import Geometry
 from dynops.ops.sums import Numbers, empty_as
 
 DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -42,6 +43,19 @@ def unavailable(value: Tensor) -> str:
 def run(call: Call) -> Tensor:
     """Take a sum that is not refused."""
     return sums.run(call, _dtype(call), "triton")
+
+
+def refuses_scores(query: Tensor, key: Tensor, window: Geometry) -> str:
+    """Say why products of queries and keys are not taken in Triton; nothing where they are."""
+    if reason := unavailable(key) or sums.refuses_window(window):
+        return reason
+    dtype = torch.promote_types(query.dtype, key.dtype)
+    return "" if dtype in DTYPES else f"the sum has dtype {dtype}"
+
+
+def scores(query: Tensor, key: Tensor, window: Geometry) -> Tensor:
+    """Take products that are not refused, as `sums.scores`."""
+    return sums.scores(query, key, window, torch.promote_types(query.dtype, key.dtype), "triton")
 
 
 def _dtype(call: Call) -> torch.dtype:

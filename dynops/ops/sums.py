@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from dynops.ops.call import Call
-from dynops.ops.taps import pad
+from dynops.ops.geometry import Geometry
+from dynops.ops.taps import count, grid_of, pad
 from dynops.ops.window import Window
 
 Numbers = list[int]
@@ -38,13 +39,19 @@ ANY_ORDER = {"triton"}
 
 def refusal(call: Call) -> str:
     """Say why a sum is none of these operators'; nothing where it is."""
-    window = call.window
-    if not isinstance(window, Window) or not window.fixed or window.dims > 2:
-        return "the window is no sliding one in one or two dimensions"
+    if reason := refuses_window(call.window):
+        return reason
     if call.offsets is not None:
         return "the taps have offsets"
-    if call.kernel.shape[4:] != (window.taps, *call.outputs):
+    if call.kernel.shape[4:] != (count(call.window, call.size), *call.outputs):
         return "the kernel is constant along taps, rows or columns"
+    return ""
+
+
+def refuses_window(window: Geometry) -> str:
+    """Say why sums over a window are none of these operators'; nothing where they are."""
+    if not isinstance(window, Window) or not window.fixed or window.dims > 2:
+        return "the window is no sliding one in one or two dimensions"
     if torch.compiler.is_exporting():
         return "a program that is exported runs elsewhere"
     if torch.autograd.forward_ad._current_level >= 0:
@@ -54,19 +61,39 @@ def refusal(call: Call) -> str:
 
 def run(call: Call, dtype: torch.dtype | None, engine: str) -> Tensor:
     """Take a sum that is not refused, its inputs cast to a dtype."""
-    window, kernel, value = call.window, call.kernel, call.value
-    assert isinstance(window, Window), "others are refused"
+    kernel, value = call.kernel, call.value
     if kernel.shape[3] < value.shape[2]:
         value = value.sum(2, keepdim=True)  # what has one weight may be added first
-    before = [margin for margin, _ in window.margins(call.size)]
+    value, numbers = laid_out(value, call.window)
+    flat = call.window.dims == 1
+    y = local_sum((kernel.unsqueeze(-2) if flat else kernel).to(dtype), value.to(dtype), numbers, engine)
+    return y.squeeze(-2) if flat else y
+
+
+def scores(query: Tensor, key: Tensor, window: Geometry, dtype: torch.dtype | None, engine: str) -> Tensor:
+    """Multiply each query, `b g o d h w`, with the keys in its window, `b g d h w`: `b g o k h w`.
+
+    What a sum over windows has as the gradient of its kernel, with the queries for slopes.
+    """
+    value, numbers = laid_out(key[:, :, None], window)
+    flat = window.dims == 1
+    slope = (query.unsqueeze(-2) if flat else query).to(dtype)
+    made = kernel_gradient(slope, value.to(dtype), [False, False], numbers, engine).squeeze(3)
+    return made.squeeze(-2) if flat else made
+
+
+def laid_out(value: Tensor, window: Geometry) -> tuple[Tensor, Numbers]:
+    """Return features as the operators take them, continued as the border says, and the numbers of their window."""
+    assert isinstance(window, Window), "others are refused"
+    size = grid_of(value, window)
+    before, outputs = [margin for margin, _ in window.margins(size)], window.output_size(size)
     if not window.bounded:
         value, before = pad(value, window), [0] * window.dims
-    numbers = [window.sizes, window.strides, window.dilations, before, call.outputs]
+    numbers = [window.sizes, window.strides, window.dilations, before, outputs]
     if window.dims == 1:  # a sequence is an image of one row
         numbers = [(one, *each) for one, each in zip((1, 1, 1, 0, 1), numbers, strict=True)]
-        kernel, value = kernel.unsqueeze(-2), value.unsqueeze(-2)
-    y = local_sum(kernel.to(dtype), value.to(dtype), [number for each in numbers for number in each], engine)
-    return y.squeeze(-2) if window.dims == 1 else y
+        value = value.unsqueeze(-2)
+    return value, [number for each in numbers for number in each]
 
 
 def local_sum(kernel: Tensor, value: Tensor, numbers: Numbers, engine: str) -> Tensor:
