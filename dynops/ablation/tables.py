@@ -125,14 +125,16 @@ def effect_tables(effects: Effects, plan: Plan) -> tuple[Table, Table]:
 
 def attribution_table(effects: Effects) -> Table:
     """List the gain of the whole change, and what each part of it adds."""
-    gain = effects.attribution[0].estimate if effects.attribution else None
+    known = effects.attribution and effects.attribution[0].verdict == "differs"
+    gain = effects.attribution[0].estimate if known else None
     return Table(
         title="Attribution of the whole change",
         columns=("part", "share", "of the whole", _interval_name(effects), "n", "p"),
         sides="lrrrrr",
         rows=tuple(_share_row(each, gain, effects) for each in effects.attribution),
         note=f"Shapley shares, in {unit_name(effects)}: what a part adds, averaged over all orders of changing the "
-        "parts; they add up to the whole. Exploratory, without adjustment for their number.",
+        "parts; they add up to the whole, of which a part has a percentage where the whole differs from 0. "
+        "Exploratory, without adjustment for their number.",
     )
 
 

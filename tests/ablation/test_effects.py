@@ -16,6 +16,7 @@ from statsmodels.stats.weightstats import ttost_paired
 from dynops.ablation.contrasts import weights
 from dynops.ablation.effects import Effect, Effects, effects
 from dynops.ablation.plan import Bounded, Contrast, Difference, Exceeds, Hypothesis, Interaction, Levels, Plan
+from dynops.ablation.tables import attribution_table
 from dynops.errors import RecordError, SpecError
 from dynops.records import RunRecord, cell_name
 from dynops.specs import canonical_json
@@ -73,6 +74,13 @@ def test_a_whole_change_is_shared_out_among_its_parts(records_of: Make, planted:
     low, high = stats.ttest_1samp(parts[0].values, 0).confidence_interval()
     assert parts[0].interval == pytest.approx((low, high))
     assert effects(records_of(planted(dynamic=0.08, specific=0.0, both=0.0)), PLAN).attribution == ()
+
+
+def test_a_part_has_a_percentage_of_a_whole_that_differs_from_nothing(records_of: Make, planted: Plant) -> None:
+    plan = replace(PLAN, change=(DYNAMIC, SPECIFIC))
+    for size, parts in ((0.06, ["100 %", "75 %", "25 %"]), (0.0, ["-", "-", "-"])):
+        found = effects(records_of(planted(dynamic=size, specific=size / 3, both=0.0)), plan)
+        assert [row[2] for row in attribution_table(found).rows] == parts
 
 
 def test_planted_effects_lie_in_their_intervals_with_noise(records_of: Make, planted: Plant) -> None:
