@@ -5,13 +5,11 @@ from torch import Tensor
 
 from dynops.axes import GRIDS, bind
 from dynops.errors import SpecError
-from dynops.ops import generated, generated_on_cuda, on_cuda
+from dynops.ops import generated, generated_on_cuda, on_cuda, sums
 from dynops.ops.backends import asked_for
 from dynops.ops.geometry import Geometry
 from dynops.ops.local_sum import local_sum
-from dynops.ops.sums import Numbers
-from dynops.ops.taps import count, grid_of, pad
-from dynops.ops.window import Window
+from dynops.ops.taps import count, grid_of
 
 
 def generated_sum(
@@ -44,6 +42,7 @@ def generated_sum(
     Source: Li et al., Involution, CVPR 2021, eq. 6.
 
     >>> import torch
+    >>> from dynops.ops import Window
     >>> hidden, weight, value = torch.ones(1, 2, 3, 3), torch.ones(1, 9, 2), torch.ones(1, 1, 1, 3, 3)
     >>> generated_sum(hidden, weight, None, value, Window(3))[0, 0, 0]
     tensor([[ 8., 12.,  8.],
@@ -76,29 +75,16 @@ def is_fused(value: Tensor, window: Geometry, backend: str | None = None) -> boo
 
 def refusal(value: Tensor, window: Geometry) -> str:
     """Say why a kernel is not generated where it is needed; nothing where it is."""
-    if reason := on_cuda.unavailable(value):
+    if reason := on_cuda.unavailable(value) or sums.refuses_window(window):
         return reason
-    if not isinstance(window, Window) or not window.fixed or window.dims > 2:
-        return "the window is no sliding one in one or two dimensions"
-    if torch.compiler.is_exporting():
-        return "a program that is exported runs elsewhere"
-    if torch.autograd.forward_ad._current_level >= 0:
-        return "derivatives are taken in forward mode"
     return "" if value.dtype in on_cuda.DTYPES else f"the value has dtype {value.dtype}"
 
 
 def _in_triton(hidden: Tensor, weight: Tensor, bias: Tensor, value: Tensor, window: Geometry) -> Tensor:
     """Take the sum with a kernel that is nowhere in memory."""
-    assert isinstance(window, Window), "others are refused"
-    size = grid_of(value, window)
-    before = [margin for margin, _ in window.margins(size)]
-    if not window.bounded:
-        value, before = pad(value, window), [0] * window.dims
-    numbers = [window.sizes, window.strides, window.dilations, before, window.output_size(size)]
-    value = value[:, :, None]
-    if window.dims == 1:  # a sequence is an image of one row
-        numbers = [(one, *each) for one, each in zip((1, 1, 1, 0, 1), numbers, strict=True)]
-        hidden, value = hidden.unsqueeze(-2), value.unsqueeze(-2)
-    flat: Numbers = [number for each in numbers for number in each]
-    y = generated.generated_sum(hidden, weight, bias, value, flat, generated_on_cuda.NAME)[:, :, 0]
-    return y.squeeze(-2) if window.dims == 1 else y
+    value, numbers = sums.laid_out(value[:, :, None], window)
+    flat = window.dims == 1  # a sequence is an image of one row
+    if flat:
+        hidden = hidden.unsqueeze(-2)
+    y = generated.generated_sum(hidden, weight, bias, value, numbers, generated_on_cuda.NAME)[:, :, 0]
+    return y.squeeze(-2) if flat else y
