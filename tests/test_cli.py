@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from dynops import cards, cli, zoo
-from dynops.ablation.plan import Levels, Plan
+from dynops.ablation.designs import Levels
+from dynops.ablation.plan import Plan
 from dynops.ablation.store import write_study
 from dynops.records import RunRecord
 

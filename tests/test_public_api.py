@@ -7,10 +7,10 @@ import pytest
 NAMES = {
     "dynops": (
         "BatchNorm Block ChannelStatistics Channels Context Delta Dynamic FilterNorm Gaussian Global GlobalStatistics "
-        "Hidden Kernel Layer Linear MeanZero Mixture Offsets OneHot Operator Pair Parallel Patch Pointwise PooledTaps "
-        "Positions Project Query QueryKey QueryPosition Read Relative Series Sigmoid Softmax Static Window "
-        "convert_involution filter_norm fold_all load_involution local_sum macs mean_zero one_hot parameters sigmoid "
-        "softmax zoo"
+        "Hidden Kernel Layer Linear MeanZero Mixture Offsets OneHot Operator Pair Parallel Patch Permuted Pointwise "
+        "PooledTaps Positions Project Query QueryKey QueryPosition Read Relative Series Sigmoid Softmax Static Window "
+        "averaged convert_involution filter_norm fold_all load_involution local_sum macs mean_zero one_hot parameters "
+        "sigmoid softmax zoo"
     ),
     "dynops.parts.zoo": (
         "FAMILY carafe cbam channel_gate condconv conv2d conv_transpose2d decoupled_dynamic_filter deformable_conv "
@@ -28,8 +28,8 @@ NAMES = {
     ),
     "dynops.training": "Experiment Recipe train train_together",
     "dynops.ablation": (
-        "Bounded Difference Effects Exceeds Factor Hypothesis Interaction Job Plan Report Study effects read_study "
-        "report"
+        "Bounded Difference Effects Exceeds Factor Fraction FullFactorial Hypothesis Interaction Job OneFactor Plan "
+        "Report Slope Study Tuning Within effects read_study report"
     ),
 }
 

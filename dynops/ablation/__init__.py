@@ -1,11 +1,14 @@
 """Ablation studies: factors, the runner on Optuna, attribution, and the report."""
 
+from dynops.ablation.claims import Bounded, Difference, Exceeds, Hypothesis, Interaction, Slope, Within
+from dynops.ablation.designs import Fraction, FullFactorial, OneFactor
 from dynops.ablation.effects import Effects, effects
 from dynops.ablation.factor import Factor
-from dynops.ablation.plan import Bounded, Difference, Exceeds, Hypothesis, Interaction, Plan
+from dynops.ablation.plan import Plan
 from dynops.ablation.report import Report, report
 from dynops.ablation.store import read_study
 from dynops.ablation.study import Job, Study
+from dynops.ablation.tuning import Tuning
 
 __all__ = [
     "Bounded",
@@ -13,12 +16,18 @@ __all__ = [
     "Effects",
     "Exceeds",
     "Factor",
+    "Fraction",
+    "FullFactorial",
     "Hypothesis",
     "Interaction",
     "Job",
+    "OneFactor",
     "Plan",
     "Report",
+    "Slope",
     "Study",
+    "Tuning",
+    "Within",
     "effects",
     "read_study",
     "report",

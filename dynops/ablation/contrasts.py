@@ -5,17 +5,21 @@ Every effect is linear in the outcomes: with weights w over cells c, its value i
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from math import comb, fsum, prod
+from dataclasses import dataclass, replace
+from math import fsum, log2, prod
 from typing import Literal
 
 import numpy as np
 
-from dynops.ablation.plan import Bounded, Contrast, Difference, Exceeds, Interaction, Levels, Plan
+from dynops.ablation.claims import Bounded, Claim, Contrast, Difference, Exceeds, Interaction, Slope
+from dynops.ablation.designs import Cell, FullFactorial, Levels
+from dynops.ablation.plan import Plan
 from dynops.errors import SpecError
 from dynops.records import cell_name
 from dynops.specs import one_of
 
+Structure = Plan | Sequence[Levels]
+"""A plan, or the factors of a full factorial."""
 Weights = Mapping[str, float]
 Outcomes = Mapping[str, Mapping[int, float]]
 
@@ -44,6 +48,8 @@ def contrast_name(contrast: Contrast) -> str:
     >>> contrast_name(Difference("kernel", "pixel", "constant", at=(("channels", "grouped"),)))
     'kernel: pixel - constant at channels=grouped'
     """
+    if isinstance(contrast, Slope):
+        return f"slope along {contrast.along} of {contrast_name(contrast.effect)}"
     if isinstance(contrast, Difference):
         name = f"{contrast.factor}: {contrast.high} - {contrast.low}"
     else:
@@ -53,41 +59,53 @@ def contrast_name(contrast: Contrast) -> str:
     return f"{name} at {held}" if held else name
 
 
-def contrast_kind(contrast: Contrast) -> Literal["main", "simple", "interaction"]:
+def contrast_kind(contrast: Contrast) -> Literal["main", "simple", "interaction", "slope"]:
     """Say what a contrast is; a difference that holds any other factor is a simple effect."""
+    if isinstance(contrast, Slope):
+        return "slope"
     if isinstance(contrast, Interaction):
         return "interaction"
     return "simple" if contrast.at else "main"
 
 
-def weights(contrast: Contrast, design: Plan | Sequence[Levels]) -> dict[str, float]:
+def weights(contrast: Contrast, design: Structure) -> dict[str, float]:
     """Return the weight of each cell that a contrast needs; all others have weight 0.
 
     A difference gives 2/m to each of its m/2 cells at `high` and -2/m to those at `low`. An interaction, half the
-    difference of differences, gives 2/m times the product of both signs to each of its m cells.
+    difference of differences, gives 2/m times the product of both signs to each of its m cells. A slope over the
+    levels x of a scale adds up (log2 x - mean) / sum (log2 x - mean)^2 times the effect at x.
 
     Args:
-        contrast: the difference or interaction.
-        design: the plan, or its factors.
+        contrast: the difference, interaction or slope.
+        design: the plan, or the factors of a full factorial.
     Returns:
         Weights by `cell_name`; they sum to 0.
     Raises:
-        SpecError: the contrast does not fit the factors.
+        SpecError: the contrast does not fit the factors, or the design's cells do not tell it from other effects.
     """
-    factors = design.factors if isinstance(design, Plan) else tuple(design)
+    factors = _factors(design)
+    if isinstance(contrast, Slope):
+        return _slope(contrast, design)
     _check(contrast, factors)
     signs = {each.factor: {each.high: 1, each.low: -1} for each in _changes(contrast)}
     held = dict(_held(contrast))
-    options = [
-        [held[factor.name]] if factor.name in held else list(signs.get(factor.name, factor.levels))
+    options = {
+        factor.name: [held[factor.name]] if factor.name in held else list(signs.get(factor.name, factor.levels))
         for factor in factors
-    ]
-    names = [factor.name for factor in factors]
-    cells = [dict(zip(names, levels, strict=True)) for levels in itertools.product(*options)]
-    return {
-        cell_name(levels): 2 / len(cells) * prod(sign[levels[factor]] for factor, sign in signs.items())
-        for levels in cells
     }
+    signed = [(cell, prod(sign[cell[factor]] for factor, sign in signs.items())) for cell in _cells(design, options)]
+    if isinstance(design, Plan) and not isinstance(design.design, FullFactorial):
+        _check_balance(contrast, signed, [name for name in options if name not in held], tuple(signs))
+    return {cell_name(cell): 2 / len(signed) * sign for cell, sign in signed}
+
+
+def is_estimable(contrast: Contrast, design: Structure) -> bool:
+    """Whether the design's cells tell a contrast that fits the factors; see `weights`."""
+    try:
+        weights(contrast, design)
+    except SpecError:
+        return False
+    return True
 
 
 def combine(terms: Iterable[tuple[float, Weights]]) -> dict[str, float]:
@@ -134,10 +152,11 @@ class Combination:
     """What is subtracted, in units of the outcome."""
 
 
-def combinations(part: Exceeds | Bounded, plan: Plan) -> tuple[Combination, ...]:
-    """Return what a part of a hypothesis tests: the sum for `Exceeds`, U and V for `Bounded`.
+def combinations(part: Claim, plan: Plan) -> tuple[Combination, ...]:
+    """Return what a part of a hypothesis tests: the sum for `Exceeds`, two combinations for the others.
 
-    |I| <= ratio * |A| where U = ratio * A - I and V = ratio * A + I have one sign.
+    |I| <= ratio * |A| where U = ratio * A - I and V = ratio * A + I have one sign; |I| < margin where margin - I and
+    margin + I are both positive.
 
     Raises:
         SpecError: a contrast does not fit the plan.
@@ -148,141 +167,88 @@ def combinations(part: Exceeds | Bounded, plan: Plan) -> tuple[Combination, ...]
         name = names[0] if len(names) == 1 else " + ".join(f"({each})" for each in names)
         margin = f" - ({part.margin:g})" if part.margin else ""
         return (Combination(name=name + margin, weights=total, margin=part.margin),)
-    small, large = weights(part.contrast, plan), weights(part.by, plan)
+    small, name = weights(part.contrast, plan), contrast_name(part.contrast)
+    bound = (
+        (f"{part.ratio:.4g} ({contrast_name(part.by)})", weights(part.by, plan), part.ratio, 0.0)
+        if isinstance(part, Bounded)
+        else (f"{part.margin:g}", {}, 0.0, -part.margin)
+    )
     return tuple(
         Combination(
-            name=f"{part.ratio:.4g} ({contrast_name(part.by)}) {'+' if sign > 0 else '-'} "
-            f"({contrast_name(part.contrast)})",
-            weights=combine([(part.ratio, large), (float(sign), small)]),
-            margin=0.0,
+            name=f"{bound[0]} {'+' if sign > 0 else '-'} ({name})",
+            weights=combine([(bound[2], bound[1]), (float(sign), small)]),
+            margin=bound[3],
         )
         for sign in (-1, 1)
     )
 
 
-def shares(change: Sequence[Difference], design: Plan | Sequence[Levels]) -> list[dict[str, float]]:
-    """Return the weights of each part's Shapley share in the gain of a whole change.
-
-    A share averages what a part adds over all orders in which the parts can be changed, so that the shares add up to
-    the whole gain, whatever interacts. With k parts, that of part i sums over the sets S of other parts
-    |S|! (k - |S| - 1)! / k! times what i adds where S has changed and the rest has not; factors that do not change are
-    averaged over.
-
-    Args:
-        change: for each part, its factor with the level after and before.
-        design: the plan, or its factors.
-    Raises:
-        SpecError: two parts change one factor, a part holds another, or one does not fit the factors.
-    Source: Shapley, A value for n-person games, 1953.
-    """
-    names = [part.factor for part in change]
-    if len(set(names)) != len(names):
-        raise SpecError(f"change has factors {', '.join(names)}: must change each factor once.")
-    for part in change:
-        if part.at:
-            raise SpecError(f"change has {part!r}: a part of a whole change holds no other factor. Leave `at` out.")
-    return [_share(part, [other for other in change if other is not part], design) for part in change]
-
-
-def whole(change: Sequence[Difference], design: Plan | Sequence[Levels]) -> dict[str, float]:
-    """Return the weights of the gain of a whole change; arguments and errors as in `shares`."""
-    return combine([(1.0, share) for share in shares(change, design)])
-
-
-def check(plan: Plan) -> None:
-    """Check that every contrast which a plan names fits its factors.
-
-    Raises:
-        SpecError: one does not; the message names what came and what is legal.
-    """
-    for contrast in plan.family:
-        weights(contrast, plan)
-    for hypothesis in plan.hypotheses:
-        for part in hypothesis.parts:
-            combinations(part, plan)
-    shares(plan.change, plan)
-
-
-def identity(contrast: Contrast, design: Plan | Sequence[Levels]) -> frozenset[tuple[str, float]]:
+def identity(contrast: Contrast, design: Structure) -> frozenset[tuple[str, float]]:
     """Return what two contrasts share when one is the other, or the other with its sign changed."""
     weight = weights(contrast, design)
     sign = weight[min(weight)]
     return frozenset((cell, round(value / sign, 9)) for cell, value in weight.items())
 
 
-def listed(plan: Plan) -> tuple[Contrast, ...]:
-    """Return every contrast that the attribution shows, each once, turned as the family states it.
-
-    Main effects of each level against the baseline and the family's differences; their simple effects at every
-    combination of the other factors; the interactions of their levels with those of the other factors; the family.
-    """
-    stated: dict[frozenset[tuple[str, float]], Contrast] = {}
-    for contrast in plan.family:
-        stated.setdefault(identity(contrast, plan), contrast)
-    main = [_turned(each, stated, plan) for each in _against_baseline(plan.factors)]
-    differences = [*main, *(each for each in plan.family if isinstance(each, Difference))]
-    found: dict[frozenset[tuple[str, float]], Contrast] = {}
-    free = [each for each in differences if not each.at]
-    simple, interactions = _simple(differences, plan.factors), _interactions(differences, main)
-    for each in (*free, *simple, *interactions, *plan.family):
-        key = identity(each, plan)
-        found.setdefault(key, stated.get(key, each))
-    return tuple(sorted(found.values(), key=lambda each: ("main", "simple", "interaction").index(contrast_kind(each))))
+def _factors(design: Structure) -> tuple[Levels, ...]:
+    return design.factors if isinstance(design, Plan) else tuple(design)
 
 
-def main_effects_and_interactions(factors: Sequence[Levels]) -> tuple[Contrast, ...]:
-    """Return each level against its factor's baseline, and all pairwise interactions of these."""
-    main = _against_baseline(factors)
-    order = [factor.name for factor in factors]
-    pairs = _interactions(main, main)
-    return (*main, *(each for each in pairs if order.index(each.first.factor) < order.index(each.second.factor)))
+def _cells(design: Structure, options: Mapping[str, Sequence[str]]) -> list[Cell]:
+    """The cells of a design whose factors have one of some levels each."""
+    if isinstance(design, Plan) and not isinstance(design.design, FullFactorial):
+        cells = design.cell_levels()
+        return [cell for cell in cells if all(cell[name] in levels for name, levels in options.items())]
+    return [dict(zip(options, levels, strict=True)) for levels in itertools.product(*options.values())]
 
 
-def _share(part: Difference, others: list[Difference], design: Plan | Sequence[Levels]) -> dict[str, float]:
-    terms = []
-    for size in range(len(others) + 1):
-        coefficient = 1 / (len(others) + 1) / comb(len(others), size)
-        for changed in itertools.combinations(others, size):
-            at = tuple((other.factor, other.high if other in changed else other.low) for other in others)
-            terms.append((coefficient, weights(Difference(part.factor, part.high, part.low, at=at), design)))
-    return combine(terms)
+def _check_balance(
+    contrast: Contrast, signed: Sequence[tuple[Cell, int]], free: Sequence[str], changed: Sequence[str]
+) -> None:
+    """Raise a SpecError unless both sides of a contrast hold the levels of all other factors in equal numbers."""
+    sides = {sign: [cell for cell, each in signed if each == sign] for sign in (1, -1)}
+    found = {
+        sign: {name: sorted(cell[name] for cell in cells) for name in free if name not in changed or len(changed) > 1}
+        for sign, cells in sides.items()
+    }
+    if not sides[1] or len(sides[1]) != len(sides[-1]) or found[1] != found[-1]:
+        raise SpecError(
+            f"design has {len(sides[1])} and {len(sides[-1])} cells on the two sides of {contrast_name(contrast)}: "
+            "must have as many on both, alike in all other factors. Take a larger design, or hold other factors."
+        )
 
 
-def _turned(each: Difference, stated: Mapping[frozenset[tuple[str, float]], Contrast], plan: Plan) -> Difference:
-    other = stated.get(identity(each, plan), each)
-    return other if isinstance(other, Difference) else each
+def _slope(contrast: Slope, design: Structure) -> dict[str, float]:
+    factors = {factor.name: factor for factor in _factors(design)}
+    one_of("along", contrast.along, tuple(factors))
+    along = factors[contrast.along]
+    if not along.scale:
+        raise SpecError(f"along has {along.name!r}: must be a factor with a scale. Give its levels what they measure.")
+    places = [log2(each) for each in along.scale]
+    middle = fsum(places) / len(places)
+    spread = fsum((place - middle) ** 2 for place in places)
+    return combine(
+        ((place - middle) / spread, weights(held_at(contrast.effect, along.name, level), design))
+        for place, level in zip(places, along.levels, strict=True)
+    )
 
 
-def _against_baseline(factors: Sequence[Levels]) -> list[Difference]:
-    return [Difference(each.name, level, each.levels[0]) for each in factors for level in each.levels[1:]]
+def held_at(effect: Difference | Interaction, factor: str, level: str) -> Difference | Interaction:
+    """Return an effect with one more factor held at a level."""
+    if isinstance(effect, Interaction):
+        return replace(effect, first=replace(effect.first, at=(*effect.first.at, (factor, level))))
+    return replace(effect, at=(*effect.at, (factor, level)))
 
 
-def _simple(differences: Iterable[Difference], factors: Sequence[Levels]) -> list[Difference]:
-    simple = []
-    for each in differences:
-        held = dict(each.at)
-        others = [factor for factor in factors if factor.name != each.factor]
-        options = [[held[factor.name]] if factor.name in held else factor.levels for factor in others]
-        for levels in itertools.product(*options):
-            at = tuple((factor.name, level) for factor, level in zip(others, levels, strict=True))
-            simple.append(Difference(each.factor, each.high, each.low, at=at))
-    return simple
-
-
-def _interactions(differences: Iterable[Difference], main: Iterable[Difference]) -> list[Interaction]:
-    free = [Difference(each.factor, each.high, each.low) for each in differences]
-    return [Interaction(each, other) for each, other in itertools.product(free, main) if each.factor != other.factor]
-
-
-def _changes(contrast: Contrast) -> tuple[Difference, ...]:
+def _changes(contrast: Difference | Interaction) -> tuple[Difference, ...]:
     return (contrast,) if isinstance(contrast, Difference) else (contrast.first, contrast.second)
 
 
-def _held(contrast: Contrast) -> tuple[tuple[str, str], ...]:
+def _held(contrast: Difference | Interaction) -> tuple[tuple[str, str], ...]:
     return tuple(dict.fromkeys(pair for each in _changes(contrast) for pair in each.at))
 
 
-def _check(contrast: Contrast, factors: Sequence[Levels]) -> None:
+def _check(contrast: Difference | Interaction, factors: Sequence[Levels]) -> None:
     known = {factor.name: factor.levels for factor in factors}
     changed = [each.factor for each in _changes(contrast)]
     for each in _changes(contrast):

@@ -5,6 +5,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from statistics import median
 from typing import Any, Literal
 
+from dynops.ablation.claims import Hypothesis
 from dynops.ablation.contrasts import (
     Outcomes,
     Sample,
@@ -12,27 +13,25 @@ from dynops.ablation.contrasts import (
     contrast_kind,
     contrast_name,
     identity,
-    listed,
-    main_effects_and_interactions,
     sample,
-    shares,
     weights,
-    whole,
 )
-from dynops.ablation.plan import Hypothesis, Levels, Plan
+from dynops.ablation.designs import Levels
+from dynops.ablation.listing import listed, main_effects_and_interactions
+from dynops.ablation.plan import Plan
+from dynops.ablation.power import hypothesis_seeds, seeds_for
+from dynops.ablation.shapley import shares, whole
 from dynops.ablation.verdicts import (
     Effect,
     Interval,
     Kind,
     Verdict,
     holm,
-    hypothesis_seeds,
     mean_interval,
     p_different,
     p_equivalent,
     p_hypothesis,
     p_part,
-    seeds_for,
 )
 from dynops.errors import RecordError
 from dynops.records import RunRecord, cell_name

@@ -16,10 +16,12 @@ from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from dynops.ablation.plan import Plan
+from dynops.errors import StudyError
 from dynops.records import RunRecord, point_id
 
 JOURNAL = "journal.log"
 POINT = "point"
+REGISTRATION = "registration"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +40,7 @@ class DesignPoint:
 
 
 def design(plan: Plan) -> list[DesignPoint]:
-    """Return the points of a full factorial, block after block, so that a cut-off study is balanced."""
+    """Return the points of a plan, block after block, so that a cut-off study is balanced."""
     return [DesignPoint(levels=levels, seed=seed) for seed in plan.seeds for levels in plan.cell_levels()]
 
 
@@ -61,6 +63,7 @@ class Ledger:
             pruner=optuna.pruners.NopPruner(),
             load_if_exists=True,
         )
+        _register(self._study, folder, plan)
         self._study_id = self._storage.get_study_id_from_name(plan.name)
         self._queue: list[tuple[DesignPoint, int]] = []
         self._outcome = plan.outcome
@@ -147,6 +150,20 @@ class Ledger:
             params={name: record.levels[name] for name in self._distributions},
             distributions=dict(self._distributions),
             user_attrs={POINT: record.point, "seed": record.seed},
+        )
+
+
+def _register(study: optuna.Study, folder: Path, plan: Plan) -> None:
+    """Write the hash of what is stated beforehand into the storage, or compare it with the one that is there."""
+    if plan.registration is None:
+        return
+    known = study.user_attrs.get(REGISTRATION)
+    if known is None or not study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.FAIL)):
+        study.set_user_attr(REGISTRATION, {"hash": plan.registration.hash, "time": plan.registration.time})
+    elif known["hash"] != plan.registration.hash:
+        raise StudyError(
+            f"{folder} has registration {plan.registration.hash} in its records, {known['hash']} in {JOURNAL}: must be "
+            "equal. The records' first line was edited after the first run: restore it."
         )
 
 

@@ -3,111 +3,66 @@
 A plan is a spec, plain data: it is written before the first run, and the attribution needs it and the records only.
 """
 
-import math
-from dataclasses import field
-from itertools import product
+from dataclasses import field, fields
 
+from dynops.ablation.claims import Contrast, Difference, Hypothesis
+from dynops.ablation.designs import Cell, Design, FullFactorial, Levels, crossed_with
 from dynops.errors import SpecError
 from dynops.records import cell_name
-from dynops.specs import Spec, at_least, one_of, spec
+from dynops.specs import Spec, at_least, of_kind, one_of, spec
+
+BUDGETS = ("as_is", "parameters", "macs", "latency")
 
 
 @spec
-class Levels(Spec):
-    """A factor as the attribution sees it: its name and the names of its levels, the baseline first."""
+class Tuned(Spec):
+    """What was tuned for each cell before the comparison, on data that the comparison does not evaluate."""
 
-    name: str = field(kw_only=False)
-    """Name of the factor."""
-    levels: tuple[str, ...] = field(kw_only=False)
-    """Names of the levels; the first one is the baseline."""
+    factor: Levels = field(kw_only=False)
+    """What was tuned, and the candidates."""
+    seeds: tuple[int, ...] = field(kw_only=False)
+    """With which each candidate was trained in each cell."""
+    scores: tuple[tuple[float | None, ...], ...]
+    """Mean outcome of each candidate, for each cell in the order of `cell_levels`; None where no run had a result."""
+    chosen: tuple[str, ...]
+    """The candidate that each cell has in the comparison."""
+
+
+@spec
+class Statement(Spec):
+    """What a study claims and how it will be judged; fields as in `Plan`."""
+
+    question: str
+    outcome: str
+    higher_is_better: bool
+    margin: float
+    level: float
+    family: tuple[Contrast, ...]
+    hypotheses: tuple[Hypothesis, ...]
+    change: tuple[Difference, ...]
+    seeds: tuple[int, ...]
+
+
+STATED = tuple(each.name for each in fields(Statement))
+
+
+@spec
+class Registration(Spec):
+    """The statement of a study as it was before its first run."""
+
+    statement: Statement = field(kw_only=False)
+    """What was stated."""
+    time: str = field(kw_only=False)
+    """When, in UTC."""
+    hash: str = field(kw_only=False)
+    """Fingerprint of the statement; Optuna's storage holds it as well."""
 
     def __post_init__(self) -> None:
-        if len(self.levels) < 2 or len(set(self.levels)) != len(self.levels):
-            raise SpecError(f"factor {self.name} has levels {self.levels}: must be two or more, all different.")
-        for text in (self.name, *self.levels):
-            if not text or set(text) & set(",=/\\ \n"):
-                raise SpecError(
-                    f"factor has name or level {text!r}: must be a word without blanks, `,`, `=` and slashes."
-                )
-
-
-@spec
-class Difference(Spec):
-    """Outcome at one level of a factor minus outcome at another, averaged over the cells of the other factors.
-
-    A main effect where `at` is empty; a simple effect where `at` fixes all other factors.
-    """
-
-    factor: str = field(kw_only=False)
-    """Name of the factor that changes."""
-    high: str = field(kw_only=False)
-    """Level that is added."""
-    low: str = field(kw_only=False)
-    """Level that is subtracted."""
-    at: tuple[tuple[str, str], ...] = ()
-    """Other factors that are held, as (factor, level)."""
-
-
-@spec
-class Interaction(Spec):
-    """Half the difference of differences: how far one factor's effect depends on another factor's level.
-
-    ((hh - lh) - (hl - ll)) / 2 for the levels high, low of both factors, averaged over the cells of the other factors.
-    """
-
-    first: Difference = field(kw_only=False)
-    """The one factor and its two levels."""
-    second: Difference = field(kw_only=False)
-    """The other factor and its two levels."""
-
-
-Contrast = Difference | Interaction
-
-
-@spec
-class Exceeds(Spec):
-    """The claim that a sum of contrasts is larger than a margin."""
-
-    contrasts: tuple[Contrast, ...] = field(kw_only=False)
-    """Contrasts whose sum is judged."""
-    margin: float = 0.0
-    """In units of the outcome."""
-
-    def __post_init__(self) -> None:
-        if not self.contrasts:
-            raise SpecError("contrasts has (): Exceeds must hold one or more.")
-
-
-@spec
-class Bounded(Spec):
-    """The claim |contrast| <= ratio * |by|, both signs open."""
-
-    contrast: Contrast = field(kw_only=False)
-    """The contrast that is claimed to be small."""
-    by: Contrast = field(kw_only=False)
-    """The contrast that bounds it."""
-    ratio: float
-    """How large a share of `by` it may reach."""
-
-    def __post_init__(self) -> None:
-        if not 0 < self.ratio < math.inf:
-            raise SpecError(f"ratio has {self.ratio}: must be positive and finite.")
-
-
-@spec
-class Hypothesis(Spec):
-    """A claim that a study must settle: supported where all its parts hold, refuted where one surely does not."""
-
-    name: str = field(kw_only=False)
-    """Short name, such as `H1`."""
-    claim: str = field(kw_only=False)
-    """The claim in words."""
-    parts: tuple[Exceeds | Bounded, ...] = field(kw_only=False)
-    """The claim in contrasts."""
-
-    def __post_init__(self) -> None:
-        if not self.parts:
-            raise SpecError(f"hypothesis {self.name} has parts=(): must have one or more.")
+        if self.hash != self.statement.fingerprint():
+            raise SpecError(
+                f"registration has hash {self.hash}, its statement {self.statement.fingerprint()}: must be equal. The "
+                "statement was edited after it was written: restore it."
+            )
 
 
 @spec
@@ -119,19 +74,23 @@ class Plan(Spec):
     question: str
     """What it asks, in one sentence."""
     factors: tuple[Levels, ...]
-    """The factors of the full factorial."""
+    """What is varied."""
     seeds: tuple[int, ...]
     """The blocks; each cell runs once with each seed."""
-    first_seeds: tuple[int, ...] = ()
-    """The blocks of the first plan, if more were added to a study that had begun; its verdicts then are exploratory."""
+    design: Design = FullFactorial()
+    """Which combinations of levels are run, in every regime."""
+    regimes: tuple[str, ...] = ()
+    """Factors that are not in question, but under which the others are studied: data sets, shares of the data, widths.
+    Effects are shown in each of their levels and pooled over them."""
     outcome: str = "accuracy"
     """The metric that is compared."""
     unit: str = "points"
     """Unit of the effects: `points` shows a share in hundredths, `raw` shows the metric as it is."""
     higher_is_better: bool = True
     """Whether a larger outcome is a gain."""
-    budget: str = "as is"
-    """How cells are made comparable: `as is` compares them with the costs that they have."""
+    budget: str = "as_is"
+    """How cells are made comparable: `as_is` leaves each its own cost; `parameters`, `macs` or `latency` gave each cell
+    the width at which it costs what the base costs."""
     margin: float = 0.0
     """Half-width of the region in which two cells count as equivalent, in units of the outcome."""
     level: float = 0.05
@@ -144,10 +103,15 @@ class Plan(Spec):
     """The whole change whose gain is shared out among its parts: the level after and before of each factor in it."""
     cells: tuple[str, ...] = ()
     """Fingerprints of what each cell runs, in the order of `cell_levels`."""
+    tuned: Tuned | None = None
+    """What each cell was tuned to; None where all have the base's settings."""
+    registration: Registration | None = None
+    """What was stated before the first run; None in a plan that was never executed."""
 
     def __post_init__(self) -> None:
         one_of("unit", self.unit, ("points", "raw"))
-        one_of("budget", self.budget, ("as is",))
+        one_of("budget", self.budget, BUDGETS)
+        of_kind("design", self.design, Design)
         if not self.seeds or len(set(self.seeds)) != len(self.seeds):
             raise SpecError(f"seeds has {self.seeds}: must be one or more, all different.")
         for seed in self.seeds:
@@ -159,12 +123,59 @@ class Plan(Spec):
         names = [factor.name for factor in self.factors]
         if not names or len(set(names)) != len(names):
             raise SpecError(f"factors has {names}: must be one or more, with different names.")
+        for name in self.regimes:
+            one_of("regimes", name, tuple(names))
+        if set(self.regimes) == set(names):
+            raise SpecError(f"regimes has {self.regimes}, all factors: must leave one that is in question.")
 
-    def cell_levels(self) -> list[dict[str, str]]:
-        """Return the levels of every cell, the last factor changing fastest."""
-        names = [factor.name for factor in self.factors]
-        return [dict(zip(names, levels, strict=True)) for levels in product(*(f.levels for f in self.factors))]
+    def factor(self, name: str) -> Levels:
+        """Return the factor of a name."""
+        return next(factor for factor in self.factors if factor.name == name)
+
+    def cell_levels(self) -> list[Cell]:
+        """Return the levels of every cell that is run, the last factor that is in question changing fastest."""
+        studied = [factor for factor in self.factors if factor.name not in self.regimes]
+        regimes = [factor for factor in self.factors if factor.name in self.regimes]
+        return crossed_with(self.design.cells(studied), regimes, [factor.name for factor in self.factors])
 
     def cell_names(self) -> list[str]:
         """Return the name of every cell, in the order of `cell_levels`."""
         return [cell_name(levels) for levels in self.cell_levels()]
+
+    def statement(self) -> Statement:
+        """Return what the plan claims and how it will be judged."""
+        return Statement(**{name: getattr(self, name) for name in STATED})
+
+    def changes(self) -> list[str]:
+        """Say what is stated otherwise than it was registered, one sentence each; none where nothing is."""
+        if self.registration is None:
+            return []
+        was, now = self.registration.statement, self.statement()
+        return [
+            sentence
+            for name in STATED
+            if getattr(was, name) != getattr(now, name)
+            for sentence in _difference(name, getattr(was, name), getattr(now, name))
+        ]
+
+
+def _difference(name: str, was: object, now: object) -> list[str]:
+    if name == "seeds":
+        assert isinstance(was, tuple)
+        assert isinstance(now, tuple)
+        number = len(set(now) - set(was))
+        return [f"{number} {'seed was' if number == 1 else 'seeds were'} added"]
+    if name != "hypotheses":
+        return [f"{name} was {was!r}, is {now!r}"]
+    assert isinstance(was, tuple)
+    assert isinstance(now, tuple)
+    before, after = ({each.name: each for each in stated} for stated in (was, now))
+    said = []
+    for each in dict.fromkeys([*before, *after]):
+        if each not in after:
+            said.append(f"{each} was dropped")
+        elif each not in before:
+            said.append(f"{each} was added")
+        elif before[each] != after[each]:
+            said.append(f"{each} was changed")
+    return said or ["the hypotheses were put in another order"]

@@ -18,7 +18,12 @@ from dynops.ablation.tables import (
 )
 from dynops.records import RunRecord
 
-BUDGETS = {"as is": "cells are compared as they are, each at its own cost"}
+BUDGETS = {
+    "as_is": "cells are compared as they are, each at its own cost",
+    "parameters": "each cell has the width at which it has as many parameters as the base",
+    "macs": "each cell has the width at which it takes as many multiply-accumulates as the base",
+    "latency": "each cell has the width at which a training step takes as long as the base's",
+}
 SERVER = "http://localhost:6006"
 PAGES = {
     "cells": "#hparams",
@@ -102,10 +107,11 @@ def _setup(plan: Plan, records: Sequence[RunRecord], effects: Effects) -> str:
     lines = [
         f"n = {whole} complete seeds of {len(plan.seeds)} planned, {len(results)} results of "
         f"{cells * len(plan.seeds)} planned runs",
-        *_addition(plan),
         f"Factors, baseline first: {factors}",
         f"Outcome: {plan.outcome}, {direction} is better, in {unit_name(effects)}{margin}; error level {plan.level:g}",
         f"Budget rule `{plan.budget}`: {BUDGETS[plan.budget]}",
+        *_tuning(plan),
+        *_registration(plan),
         f"Device: {_distinct(records, lambda record: record.device)}",
         f"Versions: {versions}",
         f"Commit: {_distinct(records, lambda record: record.commit)}",
@@ -114,12 +120,35 @@ def _setup(plan: Plan, records: Sequence[RunRecord], effects: Effects) -> str:
     return "\n".join(f"- {line}" for line in lines)
 
 
-def _addition(plan: Plan) -> list[str]:
-    if not plan.first_seeds:
+def _registration(plan: Plan) -> list[str]:
+    if plan.registration is None:
+        return ["Hypotheses: not registered before the first run"]
+    registered = f"registered {plan.registration.time} before the first run, hash {plan.registration.hash}"
+    changes = plan.changes()
+    if not changes:
+        return [f"Hypotheses: {registered}, unchanged since"]
+    return [
+        f"Hypotheses: {registered}; **changed after that**: {'; '.join(changes)}. Verdicts are exploratory where they "
+        "rest on what was changed"
+    ]
+
+
+def _tuning(plan: Plan) -> list[str]:
+    if plan.tuned is None:
         return []
-    number = len(set(plan.seeds) - set(plan.first_seeds))
-    came = "1 seed was" if number == 1 else f"{number} seeds were"
-    return [f"**{came} added after the study had begun**: its verdicts are exploratory"]
+    tuned, runs = plan.tuned, len(plan.tuned.factor.levels) * len(plan.tuned.seeds)
+    ends = {tuned.factor.levels[0], tuned.factor.levels[-1]}
+    at_end = [name for name, chosen in zip(plan.cell_names(), tuned.chosen, strict=True) if chosen in ends]
+    best = ", ".join(
+        f"{chosen} for {' '.join(cells)}"
+        for chosen in tuned.factor.levels
+        if (cells := [name for name, each in zip(plan.cell_names(), tuned.chosen, strict=True) if each == chosen])
+    )
+    note = f"; **at an end of the candidates** for {' '.join(at_end)}: a better one may lie beyond" if at_end else ""
+    return [
+        f"Tuned for each cell on data that the comparison does not evaluate, {runs} runs a cell: {tuned.factor.name} "
+        f"among {', '.join(tuned.factor.levels)} gave {best}{note}"
+    ]
 
 
 def _distinct(records: Sequence[RunRecord], read: Callable[[RunRecord], str]) -> str:

@@ -2,24 +2,26 @@
 
 import traceback
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dynops.ablation.contrasts import check
+from dynops.ablation.claims import Contrast, Difference, Hypothesis
+from dynops.ablation.designs import Design, FullFactorial
 from dynops.ablation.factor import Factor
-from dynops.ablation.ledger import DesignPoint, Ledger, design
-from dynops.ablation.plan import Contrast, Difference, Hypothesis, Plan
+from dynops.ablation.ledger import DesignPoint, Ledger
+from dynops.ablation.listing import check
+from dynops.ablation.plan import Plan
 from dynops.ablation.progress import Progress
-from dynops.ablation.store import RECORDS, read_study, write_study
+from dynops.ablation.resume import keep_results, reconcile, run_folder
+from dynops.ablation.store import RECORDS
 from dynops.ablation.tensorboard import write_run
-from dynops.errors import RecordError, StudyError
-from dynops.records import RunRecord, append_record, cell_name, write_atomically
+from dynops.ablation.tuning import FOLDER, Tuning, check_tuning
+from dynops.errors import RecordError, SpecError, StudyError
+from dynops.records import RunRecord, append_record
 from dynops.specs import Spec
-
-RESULT = "result.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,7 +42,7 @@ class Job:
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """A full factorial with seeds as blocks."""
+    """A factorial, or a part of one, with seeds as blocks."""
 
     name: str
     """Name of the study; a word."""
@@ -57,6 +59,16 @@ class Study:
     run_together: Callable[[Sequence[Job]], Sequence[RunRecord]] | None = None
     """Runs one cell with all its waiting seeds at once, in the place of `run`, and returns their records in that
     order; what it raises is a failure of each of them."""
+    design: Design = field(default_factory=FullFactorial)
+    """Which combinations of levels are run."""
+    regimes: Sequence[str] = ()
+    """Factors under which the others are studied, such as the share of the data; the design is run in each."""
+    budget: str = "as_is"
+    """`as_is` leaves each cell its cost; `parameters`, `macs` or `latency`: `match` brings it to the base's."""
+    match: Callable[[Any, Any, str], Spec] | None = None
+    """Makes of a cell, the base in its regime and the budget a cell that costs as much as the base."""
+    tuning: Tuning | None = None
+    """What each cell is tuned to before the comparison; None leaves all at the base's settings."""
     outcome: str = "accuracy"
     """The metric that is compared."""
     unit: str = "points"
@@ -72,28 +84,51 @@ class Study:
     change: Sequence[Difference] = ()
     """The whole change whose gain is shared out among its parts."""
 
+    _made: dict[tuple[str, ...], Spec] = field(default_factory=dict, init=False, repr=False, compare=False)
+
     def cells(self) -> list[Any]:
-        """Return what each cell runs, in the order of the plan; of the kind of the base."""
+        """Return what each cell runs, in the order of the plan and before any tuning; of the kind of the base."""
         return [self.cell(levels) for levels in self.plan().cell_levels()]
 
     def cell(self, levels: Mapping[str, str]) -> Spec:
-        """Return what a cell runs: the base, changed by one level of each factor."""
+        """Return what a cell runs: the base, changed by one level of each factor, at the cost that the budget asks."""
+        key = tuple(levels.values())
+        if key not in self._made:
+            spec = self._changed(levels, [factor.name for factor in self.factors])
+            if self.match is not None and self.budget != "as_is":
+                spec = self.match(spec, self._changed(levels, self.regimes), self.budget)
+            self._made[key] = spec
+        return self._made[key]
+
+    def _changed(self, levels: Mapping[str, str], names: Sequence[str]) -> Spec:
+        """The base, changed by some of the factors."""
         spec = self.base
         for factor in self.factors:
-            spec = factor.levels[levels[factor.name]](spec)
+            if factor.name in names:
+                spec = factor.levels[levels[factor.name]](spec)
         return spec
 
     def plan(self) -> Plan:
         """Return all that is decided before the first run, as plain data.
 
         Raises:
-            SpecError: a factor, a seed or a contrast is not one of the study's.
+            SpecError: a factor, a seed or a contrast is not one of the study's, or a budget can't be met.
         """
+        if (self.match is None) != (self.budget == "as_is"):
+            raise SpecError(
+                f"budget has {self.budget!r}, match has {self.match}: a budget other than 'as_is' needs a function "
+                "that matches a cell to the base, and 'as_is' takes none."
+            )
+        if self.tuning is not None:
+            check_tuning(self.tuning, [factor.name for factor in self.factors])
         plan = Plan(
             name=self.name,
             question=self.question,
             factors=tuple(factor.plan() for factor in self.factors),
             seeds=tuple(self.seeds),
+            design=self.design,
+            regimes=tuple(self.regimes),
+            budget=self.budget,
             outcome=self.outcome,
             unit=self.unit,
             higher_is_better=self.higher_is_better,
@@ -111,7 +146,9 @@ class Study:
 
         Points are run block after block, or cell after cell where a cell's seeds are run together. A run's result is
         on disk before anything is said about it, so a kill at any moment loses at most the runs in flight, and no
-        result counts twice. A point that failed is tried again by the next call.
+        result counts twice. A point that failed is tried again by the next call. What is tuned is tuned first, in the
+        folder `tuning`. The hypotheses are registered before the first run, with a hash, in the records and in Optuna's
+        storage.
 
         Args:
             folder: of this study alone; made where it is missing.
@@ -125,25 +162,54 @@ class Study:
         except Timeout:
             raise StudyError(f"{folder} has a process that works on it: wait for it, or use another folder.") from None
         with held:
-            plan, records = _reconcile(folder, plan)
-            ledger = Ledger(folder, plan)
-            ledger.follow(record for record in records if record.accepted)
-            with Progress(plan, records) as progress:
-                while taken := ledger.take(whole_cells=self.run_together is not None):
-                    points = [point for point, _ in taken]
-                    progress.start(points)
-                    found = self._attempt([self._job(point, folder, plan, progress) for point in points])
-                    made = [self._checked(point, each) for point, each in zip(points, found, strict=True)]
-                    _keep_results(folder, made)
-                    for record, (_, trial) in zip(made, taken, strict=True):
-                        _enter(record, trial, folder, plan, ledger)
-                        progress.finish(record)
-                    records += made
+            return self._compare(folder, plan if self.tuning is None else self._tuned(folder, plan, self.tuning))
+
+    def _tuned(self, folder: Path, plan: Plan, tuning: Tuning) -> Plan:
+        """Tune each cell, and return the plan with what it was tuned to."""
+        search = replace(
+            self,
+            name=f"{self.name}-tuning",
+            question=f"Which {tuning.factor.name} serves each cell best?",
+            factors=(*self.factors, tuning.levels()),
+            regimes=(*self.regimes, tuning.factor.name),
+            seeds=tuning.seeds,
+            tuning=None,
+            family=(),
+            hypotheses=(),
+            change=(),
+        )
+        records = search.execute(folder / FOLDER)
+        plan = replace(plan, tuned=tuning.tuned(plan, records))
+        return replace(plan, cells=tuple(self._run_in(levels, plan).fingerprint() for levels in plan.cell_levels()))
+
+    def _run_in(self, levels: Mapping[str, str], plan: Plan) -> Spec:
+        """What a cell runs, tuned as the plan says."""
+        spec = self.cell(levels)
+        if self.tuning is None or plan.tuned is None:
+            return spec
+        return self.tuning.factor.levels[plan.tuned.chosen[plan.cell_levels().index(dict(levels))]](spec)
+
+    def _compare(self, folder: Path, plan: Plan) -> list[RunRecord]:
+        """Run what the plan still lacks, under the folder's lock."""
+        plan, records = reconcile(folder, plan)
+        ledger = Ledger(folder, plan)
+        ledger.follow(record for record in records if record.accepted)
+        with Progress(plan, records) as progress:
+            while taken := ledger.take(whole_cells=self.run_together is not None):
+                points = [point for point, _ in taken]
+                progress.start(points)
+                found = self._attempt([self._job(point, folder, plan, progress) for point in points])
+                made = [self._checked(point, each) for point, each in zip(points, found, strict=True)]
+                keep_results(folder, made)
+                for record, (_, trial) in zip(made, taken, strict=True):
+                    _enter(record, trial, folder, plan, ledger)
+                    progress.finish(record)
+                records += made
         return records
 
     def _job(self, point: DesignPoint, folder: Path, plan: Plan, progress: Progress) -> Job:
         return Job(
-            spec=self.cell(point.levels),
+            spec=self._run_in(point.levels, plan),
             seed=point.seed,
             folder=run_folder(folder, point),
             first_block=point.seed == plan.seeds[0],
@@ -175,14 +241,6 @@ class Study:
         return RunRecord(levels=point.levels, seed=point.seed, status="failed", reason=found)
 
 
-def _keep_results(folder: Path, records: list[RunRecord]) -> None:
-    """Put results on disk, where they count from then on."""
-    for record in records:
-        if record.accepted:
-            place = run_folder(folder, DesignPoint(levels=dict(record.levels), seed=record.seed))
-            write_atomically(place / RESULT, record.to_json() + "\n")
-
-
 def _enter(record: RunRecord, trial: int, folder: Path, plan: Plan, ledger: Ledger) -> None:
     """Enter a record whose result is on disk into the ledger, the records and TensorBoard."""
     if record.accepted:
@@ -191,61 +249,3 @@ def _enter(record: RunRecord, trial: int, folder: Path, plan: Plan, ledger: Ledg
         ledger.fail(trial)
     append_record(folder / RECORDS, record)
     write_run(folder / "tensorboard", plan, record)
-
-
-def run_folder(folder: Path, point: DesignPoint) -> Path:
-    """Return the folder of one run."""
-    return folder / "runs" / cell_name(point.levels) / f"seed={point.seed}"
-
-
-def _reconcile(folder: Path, plan: Plan) -> tuple[Plan, list[RunRecord]]:
-    """Bring `records.jsonl` up to the results on disk, one accepted record a point; return its plan and records."""
-    stored: list[RunRecord] = []
-    if (folder / RECORDS).exists():
-        before, stored = read_study(folder)
-        plan = _continued(folder, before, plan)
-    elif (folder / "runs").exists():
-        raise StudyError(f"{folder} has runs but no {RECORDS}: restore that file, or use another folder.")
-    accepted: dict[str, RunRecord] = {}
-    failures = []
-    for record in stored:
-        if record.accepted:
-            accepted.setdefault(record.point, record)
-        else:
-            failures.append(record)
-    for point in design(plan):
-        result = run_folder(folder, point) / RESULT
-        if point.id not in accepted and result.exists():
-            accepted[point.id] = _read_result(result, point)
-    records = [*failures, *accepted.values()]
-    write_study(folder, plan, records)
-    return plan, records
-
-
-def _read_result(path: Path, point: DesignPoint) -> RunRecord:
-    try:
-        record = RunRecord.from_json(path.read_bytes())
-    except RecordError as error:
-        raise StudyError(f"{path} has no whole result ({error}): remove it, and the point is run again.") from error
-    if record.point != point.id:
-        raise StudyError(f"{path} has the result of {record.cell}, seed {record.seed}: it was moved there. Remove it.")
-    return record
-
-
-def _continued(folder: Path, before: Plan, plan: Plan) -> Plan:
-    """Return the plan with which a study goes on: the one it began with, or that one with more seeds."""
-    was, now = before.to_plain(), plan.to_plain()
-    ours = (was.keys() | now.keys()) - {"seeds", "first_seeds"}
-    changed = sorted(key for key in ours if was.get(key) != now.get(key))
-    if changed:
-        raise StudyError(
-            f"{folder} has study {before.name!r}, asked for is {plan.name!r}; they differ in {', '.join(changed)}: a "
-            "folder holds one study with one plan. Use another folder, or the settings that it was started with."
-        )
-    if set(before.seeds) - set(plan.seeds):
-        raise StudyError(
-            f"{folder} has seeds {before.seeds}, asked for are {plan.seeds}: seeds can be added to a study, not "
-            "dropped. Ask for those and more, or use another folder."
-        )
-    added = set(plan.seeds) - set(before.seeds)
-    return replace(plan, first_seeds=before.first_seeds or (before.seeds if added else ()))

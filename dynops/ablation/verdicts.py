@@ -10,16 +10,14 @@ Chances of an error, each at most `level` for normal contrasts, whatever their m
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from math import isfinite
 from typing import Literal
 
 import numpy as np
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
 
+from dynops.ablation.claims import Bounded, Claim, Contrast, Exceeds
 from dynops.ablation.contrasts import ROUNDING
-from dynops.ablation.plan import Bounded, Contrast, Exceeds
 
 FEWEST_SEEDS = 3
 """Seeds below which no interval and no p-value is given."""
@@ -28,7 +26,7 @@ MOST_SEEDS = 10_000
 POWER = 0.8
 """Chance to detect an effect that `seeds_needed` asks for."""
 
-Kind = Literal["main", "simple", "interaction", "claim", "share"]
+Kind = Literal["main", "simple", "interaction", "slope", "claim", "share"]
 Interval = tuple[float, float]
 
 
@@ -97,7 +95,7 @@ def t_interval(values: np.ndarray, level: float) -> tuple[np.ndarray, np.ndarray
         values: one value a seed, `... n`.
         level: chance to miss the mean.
     """
-    mean, error = _mean_and_error(values)
+    mean, error = mean_and_error(values)
     half = error * stats.t.ppf(1 - level / 2, values.shape[-1] - 1)
     return mean - half, mean + half
 
@@ -122,7 +120,7 @@ def p_larger(values: np.ndarray, than: float = 0.0) -> np.ndarray:
         values: one value a seed, `... n`.
         than: the bound.
     """
-    mean, error = _mean_and_error(values)
+    mean, error = mean_and_error(values)
     distance = mean - than
     distance = np.where(np.abs(distance) <= ROUNDING * (np.abs(mean) + abs(than)), 0.0, distance)
     doubtful = error > 0
@@ -167,6 +165,21 @@ def p_bounded(upper: np.ndarray, lower: np.ndarray) -> tuple[np.ndarray, np.ndar
     return np.minimum(1.0, 2 * agree), np.minimum(1.0, 2 * oppose)
 
 
+def p_within(upper: np.ndarray, lower: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the p-values that would support and refute |I| < margin.
+
+    With U = margin - I and V = margin + I the claim is that both means are positive, an intersection of two one-sided
+    tests. Either being negative refutes it: two tests, hence the factor 2.
+
+    Args:
+        upper: U in each seed, `... n`.
+        lower: V in each seed, `... n`.
+    Source: Schuirmann, J. Pharmacokinet. Biopharm. 15, 1987.
+    """
+    outside = np.minimum(p_larger(-upper), p_larger(-lower))
+    return np.maximum(p_larger(upper), p_larger(lower)), np.minimum(1.0, 2 * outside)
+
+
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """Adjust the p-values of a family; one that is not known yet counts as 1, so that the family keeps its size.
 
@@ -179,37 +192,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     return [None if p is None else float(value) for p, value in zip(p_values, adjusted, strict=True)]
 
 
-def seeds_for(values: np.ndarray, level: float, alternative: Literal["two-sided", "larger"]) -> int | None:
-    """Return how many seeds a t test needs for 80 % power if mean and deviation stay as they are.
-
-    Args:
-        values: one value a seed, `n`.
-        level: error level of the test.
-        alternative: `two-sided`, or `larger` for a one-sided test on the side of the mean.
-    Returns:
-        The number of seeds; None if more than 10,000, or if it cannot be known.
-    """
-    if len(values) < FEWEST_SEEDS:
-        return None
-    mean, error = _mean_and_error(values)
-    if mean == 0:
-        return None
-    if error == 0:
-        return FEWEST_SEEDS
-    size = float(abs(mean) / (error * len(values) ** 0.5))
-    least, most = FEWEST_SEEDS, FEWEST_SEEDS
-    while _power(size, most, level, alternative) < POWER:
-        if most == MOST_SEEDS:
-            return None
-        least, most = most + 1, min(2 * most, MOST_SEEDS)
-    while least < most:
-        middle = (least + most) // 2
-        enough = _power(size, middle, level, alternative) >= POWER
-        least, most = (least, middle) if enough else (middle + 1, most)
-    return most
-
-
-def p_part(part: Exceeds | Bounded, values: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
+def p_part(part: Claim, values: Sequence[np.ndarray]) -> tuple[float | None, float | None]:
     """Return the p-values that would support and refute a part; None where a combination has too few seeds.
 
     Args:
@@ -218,7 +201,10 @@ def p_part(part: Exceeds | Bounded, values: Sequence[np.ndarray]) -> tuple[float
     """
     if min(len(each) for each in values) < FEWEST_SEEDS:
         return None, None
-    supported, refuted = p_exceeds(*values) if isinstance(part, Exceeds) else p_bounded(*values)
+    if isinstance(part, Exceeds):
+        supported, refuted = p_exceeds(*values)
+    else:
+        supported, refuted = (p_bounded if isinstance(part, Bounded) else p_within)(*values)
     return float(supported), float(refuted)
 
 
@@ -236,40 +222,7 @@ def p_hypothesis(parts: Sequence[tuple[float | None, float | None]]) -> tuple[fl
     )
 
 
-def hypothesis_seeds(values: Sequence[Sequence[np.ndarray]], level: float) -> int | None:
-    """Return how many seeds would settle a hypothesis if all means and deviations stay as they are.
-
-    The largest need of its parts; once a part points the other way, the smallest need of such parts.
-
-    Args:
-        values: for each part, each of its combinations by seed, `n`.
-        level: error level, already shared out among the hypotheses.
-    """
-    if any(len(each) < FEWEST_SEEDS for part in values for each in part):
-        return None
-    against = [part for part in values if float(np.prod([each.mean() for each in part])) < 0]
-    if against:
-        needs = [_part_seeds(part, level / len(values)) for part in against]
-        return min((need for need in needs if need is not None), default=None)
-    return _largest([_part_seeds(part, level) for part in values])
-
-
-def _part_seeds(values: Sequence[np.ndarray], level: float) -> int | None:
-    # `p_bounded` doubles its p-value, so that each of its two combinations is tested at half the level.
-    return _largest([seeds_for(each, level / len(values), "larger") for each in values])
-
-
-def _largest(needs: Sequence[int | None]) -> int | None:
-    known = [need for need in needs if need is not None]
-    return max(known) if len(known) == len(needs) else None
-
-
-def _power(size: float, seeds: int, level: float, alternative: Literal["two-sided", "larger"]) -> float:
-    power = float(TTestPower().power(size, seeds, level, alternative=alternative))
-    return power if isfinite(power) else 0.0
-
-
-def _mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def mean_and_error(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return mean and standard error; the error is 0, and not rounding, where the values have no spread."""
     mean = values.mean(-1)
     error = values.std(-1, ddof=1) / values.shape[-1] ** 0.5

@@ -8,19 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from dynops.ablation.claims import Bounded, Contrast, Difference, Exceeds, Interaction
 from dynops.ablation.contrasts import (
     combinations,
     combine,
     contrast_kind,
     contrast_name,
-    listed,
-    main_effects_and_interactions,
     sample,
-    shares,
     weights,
-    whole,
 )
-from dynops.ablation.plan import Bounded, Contrast, Difference, Exceeds, Interaction, Levels, Plan
+from dynops.ablation.designs import Levels
+from dynops.ablation.listing import listed, main_effects_and_interactions
+from dynops.ablation.plan import Plan
+from dynops.ablation.shapley import shares, whole
 from dynops.errors import SpecError
 
 KERNEL = Levels("kernel", ("constant", "pixel"))

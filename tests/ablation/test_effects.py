@@ -13,9 +13,11 @@ from scipy import stats
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.weightstats import ttost_paired
 
+from dynops.ablation.claims import Bounded, Contrast, Difference, Exceeds, Hypothesis, Interaction
 from dynops.ablation.contrasts import weights
+from dynops.ablation.designs import Levels
 from dynops.ablation.effects import Effect, Effects, effects
-from dynops.ablation.plan import Bounded, Contrast, Difference, Exceeds, Hypothesis, Interaction, Levels, Plan
+from dynops.ablation.plan import Plan
 from dynops.ablation.tables import attribution_table
 from dynops.errors import RecordError, SpecError
 from dynops.records import RunRecord, cell_name

@@ -5,12 +5,14 @@ import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
+from dynops.ablation.claims import Difference
+from dynops.ablation.designs import Levels
 from dynops.ablation.drawing import COLOURS, cell_styles, pixels
 from dynops.ablation.effects import effects
 from dynops.ablation.figures import all_figures, costs, curves, interaction, pairs
 from dynops.ablation.forest import MOST_ROWS, forest
 from dynops.ablation.heat_maps import kernel_maps
-from dynops.ablation.plan import Difference, Levels, Plan
+from dynops.ablation.plan import Plan
 from dynops.ablation.results import counted
 from dynops.ablation.verdicts import mean_interval
 from dynops.errors import RecordError

@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from dynops.ablation.plan import Bounded, Difference, Exceeds, Hypothesis, Interaction, Levels, Plan
+from dynops.ablation.claims import Bounded, Difference, Exceeds, Hypothesis, Interaction
+from dynops.ablation.designs import Levels
+from dynops.ablation.plan import Plan
 from dynops.ablation.report import report
 from dynops.ablation.store import write_study
 from dynops.ablation.tables import Table, show_p
@@ -138,7 +140,7 @@ def test_setup_states_seeds_device_versions_commit_and_time(tmp_path):
     for line in (
         "- n = 5 complete seeds of 5 planned, 20 results of 20 planned runs",
         "- Outcome: accuracy, higher is better, in points (hundredths of accuracy); equivalence margin ± 1.00",
-        "- Budget rule `as is`: cells are compared as they are",
+        "- Budget rule `as_is`: cells are compared as they are",
         "- Device: a CPU\n",
         "- Versions: python 3.11.7, torch 2.13.0\n",
         "- Commit: 0123abc\n",

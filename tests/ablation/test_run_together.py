@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from dynops.ablation import Job, Study, read_study
-from dynops.ablation import study as module
+from dynops.ablation import resume, study
 from dynops.records import RunRecord
 
 CELLS = ["static,small", "static,large", "pixel,small", "pixel,large"]
@@ -153,6 +153,7 @@ def kill_before(patched: pytest.MonkeyPatch, step: str, number: int) -> None:
     def kill(*arguments: Any) -> None:
         raise Killed
 
+    module = resume if step == "write_atomically" else study
     patched.setattr(module, step, killable.before_call(number, getattr(module, step), kill))
 
 

@@ -16,9 +16,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
+from dynops.ablation.claims import Difference, Exceeds, Hypothesis, Interaction
+from dynops.ablation.designs import Levels
 from dynops.ablation.effects import effects
 from dynops.ablation.figures import costs
-from dynops.ablation.plan import Difference, Exceeds, Hypothesis, Interaction, Levels, Plan
+from dynops.ablation.plan import Plan
 from dynops.ablation.tensorboard import evidence, write_run, write_study
 from dynops.ablation.verdicts import t_interval
 from dynops.records import RunRecord

@@ -7,15 +7,14 @@ import numpy as np
 import pytest
 from scipy import stats
 from statsmodels.stats.multitest import multipletests
-from statsmodels.stats.power import TTestPower
 from statsmodels.stats.weightstats import ttost_paired
 
+from dynops.ablation.claims import Bounded, Difference, Exceeds, Hypothesis, Interaction
+from dynops.ablation.designs import Levels
 from dynops.ablation.effects import effects
-from dynops.ablation.plan import Bounded, Difference, Exceeds, Hypothesis, Interaction, Levels, Plan
+from dynops.ablation.plan import Plan
 from dynops.ablation.verdicts import (
-    MOST_SEEDS,
     holm,
-    hypothesis_seeds,
     p_bounded,
     p_different,
     p_equivalent,
@@ -23,7 +22,6 @@ from dynops.ablation.verdicts import (
     p_hypothesis,
     p_larger,
     p_part,
-    seeds_for,
     t_interval,
 )
 from dynops.records import RunRecord
@@ -225,40 +223,6 @@ def test_holm_holds_the_level_over_a_family_of_correlated_effects() -> None:
 
 def test_holm_of_nothing_known_is_nothing_known() -> None:
     assert (holm([None, None]), holm([])) == ([None, None], [])
-
-
-@pytest.mark.parametrize("alternative", ["two-sided", "larger"])
-@pytest.mark.parametrize("size", [0.1, 0.3, 1.0, 2.0])
-def test_seeds_for_is_the_power_of_statsmodels(alternative: str, size: float) -> None:
-    values = np.array([-1.0, 0.0, 1.0]) + size
-    peer = float(TTestPower().solve_power(size, nobs=None, alpha=LEVEL, power=0.8, alternative=alternative))
-    assert seeds_for(values, LEVEL, alternative) == max(3, int(np.ceil(peer)))
-    assert seeds_for(-values, LEVEL, alternative) == seeds_for(values, LEVEL, alternative)
-
-
-def test_seeds_for_gives_up_where_the_effect_is_out_of_reach_or_unknown() -> None:
-    noise = np.array([-1.0, 0.0, 1.0])
-    assert seeds_for(noise + 0.0281, LEVEL, "two-sided") == pytest.approx(MOST_SEEDS, rel=0.01)
-    assert seeds_for(noise + 0.027, LEVEL, "two-sided") is None
-    assert seeds_for(noise, LEVEL, "two-sided") is None
-    assert seeds_for(np.ones(2), LEVEL, "two-sided") is None
-    assert seeds_for(np.ones(3), LEVEL, "two-sided") == 3
-
-
-def test_undecided_hypothesis_needs_the_seeds_of_its_hardest_part() -> None:
-    noise = np.array([-1.0, 0.0, 1.0])
-    easy, hard = noise + 1.0, noise + 0.3
-    alone = seeds_for(hard, LEVEL, "larger")
-    assert hypothesis_seeds([[easy], [hard]], LEVEL) == alone
-    assert hypothesis_seeds([[easy, hard]], LEVEL) == seeds_for(hard, LEVEL / 2, "larger")
-    assert hypothesis_seeds([[easy], [noise]], LEVEL) is None
-    assert hypothesis_seeds([[easy], [hard[:2]]], LEVEL) is None
-
-
-def test_hypothesis_that_points_the_other_way_needs_the_seeds_that_refute_it() -> None:
-    noise = np.array([-1.0, 0.0, 1.0])
-    refuting = seeds_for(noise - 1.0, LEVEL / 3, "larger")
-    assert hypothesis_seeds([[noise - 1.0], [noise + 0.01], [noise - 0.3]], LEVEL) == refuting
 
 
 def test_independent_parts_support_the_bound_and_dependent_parts_refute_it(records_of: Make, planted: Plant) -> None:

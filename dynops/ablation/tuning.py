@@ -1,0 +1,86 @@
+"""Tuning: each cell gets the setting that serves it best, such as its learning rate, before cells are compared.
+
+A cell that was trained at another cell's best setting is not a control. The budget is the same for all cells: each
+candidate is trained with each tuning seed, on data that the comparison does not evaluate.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from dynops.ablation.factor import Factor
+from dynops.ablation.plan import Plan, Tuned
+from dynops.errors import SpecError, StudyError
+from dynops.records import RunRecord, cell_name
+from dynops.specs import Spec
+
+FOLDER = "tuning"
+"""Where a study's tuning lies in its folder: a study of its own, with records and a report."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tuning:
+    """What is tuned for each cell, and at what expense."""
+
+    factor: Factor
+    """The setting and its candidates, as levels."""
+    held_out: Callable[[Any], Spec]
+    """Makes a cell learn and be evaluated without the data that the comparison evaluates."""
+    seeds: Sequence[int] = (0,)
+    """With which each candidate is trained in each cell."""
+
+    def levels(self) -> Factor:
+        """Return the candidates as levels that also hold data out."""
+        return Factor(self.factor.name, {name: self._held_out(level) for name, level in self.factor.levels.items()})
+
+    def tuned(self, plan: Plan, records: Sequence[RunRecord]) -> Tuned:
+        """Return the best candidate of each cell.
+
+        Args:
+            plan: the study's.
+            records: of the study whose last factor holds the candidates.
+        Raises:
+            StudyError: a cell has no result.
+        """
+        outcomes: dict[str, list[float]] = {}
+        for record in records:
+            if record.accepted:
+                outcomes.setdefault(record.cell, []).append(record.metrics[plan.outcome])
+        scores = tuple(
+            tuple(
+                fmean(found) if (found := outcomes.get(cell_name(levels | {self.factor.name: name}))) else None
+                for name in self.factor.levels
+            )
+            for levels in plan.cell_levels()
+        )
+        return Tuned(
+            self.factor.plan(),
+            tuple(self.seeds),
+            scores=scores,
+            chosen=tuple(
+                _best(cell, self.factor.levels, row, higher=plan.higher_is_better)
+                for cell, row in zip(plan.cell_names(), scores, strict=True)
+            ),
+        )
+
+    def _held_out(self, level: Callable[[Any], Spec]) -> Callable[[Any], Spec]:
+        return lambda spec: self.held_out(level(spec))
+
+
+def _best(cell: str, names: Mapping[str, object], scores: Sequence[float | None], *, higher: bool) -> str:
+    """The candidate with the best score; of equal ones the first."""
+    known = {name: score for name, score in zip(names, scores, strict=True) if score is not None}
+    if not known:
+        raise StudyError(
+            f"{cell} has no result of {', '.join(names)}: one is needed to tune it. Its records say what failed."
+        )
+    return (max if higher else min)(known, key=known.__getitem__)
+
+
+def check_tuning(tuning: Tuning, names: Sequence[str]) -> None:
+    """Raise a SpecError unless the setting is none of the factors, and has candidates and seeds."""
+    if tuning.factor.name in names:
+        raise SpecError(f"tuning has factor {tuning.factor.name!r}: must be none of the study's {', '.join(names)}.")
+    if not tuning.seeds:
+        raise SpecError("tuning has no seeds: must have one or more.")
