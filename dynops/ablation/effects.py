@@ -1,38 +1,26 @@
 """Effects of a study's factors, and verdicts on its hypotheses, from its records alone."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from statistics import median
-from typing import Any, Literal
+from typing import Any
 
-from dynops.ablation.claims import Hypothesis
-from dynops.ablation.contrasts import (
-    Outcomes,
-    Sample,
-    combinations,
-    contrast_kind,
-    contrast_name,
-    identity,
-    sample,
-    weights,
-)
+from dynops.ablation.contrasts import Outcomes, sample
 from dynops.ablation.designs import Levels
-from dynops.ablation.listing import listed, main_effects_and_interactions
-from dynops.ablation.plan import Plan
-from dynops.ablation.power import hypothesis_seeds, seeds_for
-from dynops.ablation.shapley import shares, whole
-from dynops.ablation.verdicts import (
-    Effect,
-    Interval,
-    Kind,
-    Verdict,
-    holm,
-    mean_interval,
-    p_different,
-    p_equivalent,
-    p_hypothesis,
-    p_part,
+from dynops.ablation.judging import attributed, estimate, settled, shared_out
+from dynops.ablation.listing import main_effects_and_interactions
+from dynops.ablation.overview import (
+    Profile,
+    Standing,
+    VarianceShare,
+    profiles,
+    ranks_p,
+    standings,
+    variance,
+    whole_seeds,
 )
+from dynops.ablation.plan import Plan
+from dynops.ablation.verdicts import Effect, Verdict
 from dynops.errors import RecordError
 from dynops.records import RunRecord, cell_name
 from dynops.specs import Spec
@@ -83,6 +71,14 @@ class Effects:
     attribution: tuple[Effect, ...]
     """The gain of the plan's whole change, then the share of each part; empty where the plan states none."""
     verdicts: tuple[Verdict, ...]
+    profiles: tuple[Profile, ...]
+    """Each effect of the family in each regime, and over them; empty where the plan names none."""
+    standings: tuple[Standing, ...]
+    """How each cell stands to the others, in the order of `cells`; empty without a seed in which all have results."""
+    ranks_p: float | None
+    """p-value of Friedman's test that the cells' ranks do not differ; None below three cells or two seeds."""
+    variance: tuple[VarianceShare, ...]
+    """What each set of factors explains of the cells' means, the largest first; of a whole factorial alone."""
 
     def to_plain(self) -> dict[str, Any]:
         """Return everything as plain data, contrasts as specs."""
@@ -112,15 +108,21 @@ def effects(records: Iterable[RunRecord], plan: Plan | None = None) -> Effects:
     results, failures = _points(records, plan)
     outcomes = {cell: {seed: run.metrics[plan.outcome] for seed, run in runs.items()} for cell, runs in results.items()}
     seeds = sorted({record.seed for record in records})
+    table = whole_seeds(plan, outcomes, seeds)
+    costs = [(run.parameters, run.macs) for runs in results.values() for run in list(runs.values())[:1]]
     return Effects(
         outcome=plan.outcome,
         unit=plan.unit,
         level=plan.level,
         margin=plan.margin,
         cells=tuple(_summary(levels, results, failures, outcomes) for levels in plan.cell_levels()),
-        effects=tuple(_attributed(plan, outcomes, seeds)),
-        attribution=tuple(_shared_out(plan, outcomes, seeds)),
-        verdicts=tuple(_settled(plan, outcomes, seeds)),
+        effects=tuple(attributed(plan, outcomes, seeds)),
+        attribution=tuple(shared_out(plan, outcomes, seeds)),
+        verdicts=tuple(settled(plan, outcomes, seeds)),
+        profiles=tuple(profiles(plan, outcomes, seeds)),
+        standings=standings(plan, table, costs),
+        ranks_p=ranks_p(plan, table),
+        variance=variance(plan, table),
     )
 
 
@@ -178,7 +180,7 @@ def _check(record: RunRecord, plan: Plan) -> None:
 def _summary(levels: Mapping[str, str], results: Points, failures: Points, outcomes: Outcomes) -> CellSummary:
     name = cell_name(levels)
     runs = [results[name][seed] for seed in sorted(results[name])]
-    mean, interval = _estimate(sample({name: 1.0}, outcomes, sorted(outcomes[name])), 0.05)
+    mean, interval = estimate(sample({name: 1.0}, outcomes, sorted(outcomes[name])), 0.05)
     return CellSummary(
         name=name,
         levels=levels,
@@ -190,107 +192,6 @@ def _summary(levels: Mapping[str, str], results: Points, failures: Points, outco
         parameters=runs[0].parameters if runs else 0,
         macs=runs[0].macs if runs else 0,
         step_milliseconds=median(run.step_milliseconds for run in runs) if runs else 0.0,
-    )
-
-
-def _attributed(plan: Plan, outcomes: Outcomes, seeds: Sequence[int]) -> list[Effect]:
-    family = {identity(contrast, plan) for contrast in plan.family}
-    rows = []
-    for contrast in listed(plan):
-        values = sample(weights(contrast, plan), outcomes, seeds)
-        row = _measured(contrast_name(contrast), contrast_kind(contrast), values, plan.level, plan.margin)
-        rows.append(replace(row, contrast=contrast, in_family=identity(contrast, plan) in family))
-    inside = [index for index, row in enumerate(rows) if row.in_family]
-    p_holm, p_equivalence = holm([rows[i].p for i in inside]), holm([rows[i].p_equivalence for i in inside])
-    for index, p, equivalence in zip(inside, p_holm, p_equivalence, strict=True):
-        rows[index] = replace(rows[index], p_holm=p, p_equivalence=equivalence)
-    return [_judged(row, plan.level, len(inside) if row.in_family else 1) for row in rows]
-
-
-def _shared_out(plan: Plan, outcomes: Outcomes, seeds: Sequence[int]) -> Iterator[Effect]:
-    if not plan.change:
-        return
-    named = {"whole change": whole(plan.change, plan)}
-    named |= zip(map(contrast_name, plan.change), shares(plan.change, plan), strict=True)
-    for name, weight in named.items():
-        row = _measured(name, "share", sample(weight, outcomes, seeds), plan.level, plan.margin)
-        yield _judged(row, plan.level, 1)
-
-
-def _measured(name: str, kind: Kind, values: Sample, level: float, margin: float) -> Effect:
-    """Return an effect before multiplicity and verdict."""
-    mean, interval = _estimate(values, level)
-    enough = interval is not None
-    return Effect(
-        name=name,
-        kind=kind,
-        contrast=None,
-        in_family=False,
-        by_seed=values.by_seed,
-        dropped=values.dropped,
-        estimate=mean,
-        interval=interval,
-        p=float(p_different(values.values)) if enough else None,
-        p_holm=None,
-        p_equivalence=float(p_equivalent(values.values, margin)) if enough and margin > 0 else None,
-        verdict="undecided",
-        seeds_needed=None,
-    )
-
-
-def _estimate(values: Sample, level: float) -> tuple[float | None, Interval | None]:
-    return mean_interval(values.values, level) if values.by_seed else (None, None)
-
-
-def _judged(row: Effect, level: float, family: int) -> Effect:
-    """Return an effect with its verdict, and with the seeds that it needs if it has none; it is one of `family`."""
-    p = row.p_holm if row.in_family else row.p
-    if p is not None and p < level:
-        return replace(row, verdict="differs")
-    if row.p_equivalence is not None and row.p_equivalence < level:
-        return replace(row, verdict="equivalent")
-    return replace(row, seeds_needed=seeds_for(row.values, level / family, "two-sided"))
-
-
-def _settled(plan: Plan, outcomes: Outcomes, seeds: Sequence[int]) -> list[Verdict]:
-    claims = [_claims(hypothesis, plan, outcomes, seeds) for hypothesis in plan.hypotheses]
-    raw = [
-        p_hypothesis([p_part(part, [row.values for row in rows]) for part, rows in zip(each.parts, claim, strict=True)])
-        for each, claim in zip(plan.hypotheses, claims, strict=True)
-    ]
-    supported, refuted = holm([p for p, _ in raw]), holm([p for _, p in raw])
-    return [_verdict(*each, plan) for each in zip(plan.hypotheses, claims, supported, refuted, strict=True)]
-
-
-def _claims(hypothesis: Hypothesis, plan: Plan, outcomes: Outcomes, seeds: Sequence[int]) -> list[list[Effect]]:
-    """Return, for each part of a hypothesis, the combinations that it tests."""
-    claims = []
-    for part in hypothesis.parts:
-        rows = []
-        for each in combinations(part, plan):
-            values = sample(each.weights, outcomes, seeds, margin=each.margin)
-            rows.append(_judged(_measured(each.name, "claim", values, plan.level, 0.0), plan.level, 1))
-        claims.append(rows)
-    return claims
-
-
-def _verdict(
-    hypothesis: Hypothesis, claims: list[list[Effect]], supported: float | None, refuted: float | None, plan: Plan
-) -> Verdict:
-    verdict: Literal["supported", "refuted", "undecided"] = "undecided"
-    if supported is not None and supported < plan.level:
-        verdict = "supported"
-    elif refuted is not None and refuted < plan.level:
-        verdict = "refuted"
-    needed = hypothesis_seeds([[row.values for row in rows] for rows in claims], plan.level / len(plan.hypotheses))
-    return Verdict(
-        name=hypothesis.name,
-        claim=hypothesis.claim,
-        verdict=verdict,
-        p_supported=supported,
-        p_refuted=refuted,
-        parts=tuple(row for rows in claims for row in rows),
-        seeds_needed=needed if verdict == "undecided" else None,
     )
 
 

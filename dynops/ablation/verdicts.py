@@ -42,6 +42,8 @@ class Effect:
     """The contrast; None for a claim and a share."""
     in_family: bool
     """Whether the plan states it as confirmatory: only then is it Holm-adjusted."""
+    aliases: tuple[str, ...]
+    """Effects that the design's cells cannot tell from this one: the estimate is that of their sum."""
     by_seed: Mapping[int, float]
     """The contrast's value in each complete seed."""
     dropped: tuple[int, ...]
@@ -50,6 +52,8 @@ class Effect:
     """Mean over seeds, in units of the outcome; None without a complete seed."""
     interval: tuple[float, float] | None
     """t interval at 1 - level; None below three seeds, where no interval can be trusted."""
+    robust: tuple[float, float] | None
+    """Studentised bootstrap interval at 1 - level, which a skewed contrast moves; None below five seeds."""
     p: float | None
     """Two-sided p-value of no effect; None below three seeds."""
     p_holm: float | None
