@@ -1,8 +1,10 @@
 """Pure functions on tensors: the formula of dynops and its backends."""
 
+from dynops.ops.attended_sum import attended_sum
 from dynops.ops.backends import BACKENDS, use_backend
 from dynops.ops.blocks import Block, Global
-from dynops.ops.generated_sum import generated_sum, is_fused
+from dynops.ops.fused import is_fused
+from dynops.ops.generated_sum import generated_sum
 from dynops.ops.geometry import Geometry, Size
 from dynops.ops.local_sum import explain, local_sum
 from dynops.ops.scatter import scatter
@@ -16,6 +18,7 @@ __all__ = [
     "Global",
     "Size",
     "Window",
+    "attended_sum",
     "explain",
     "gather",
     "generated_sum",

@@ -76,7 +76,7 @@ class GeneratedSum(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, axes: Any, *inputs: Any) -> tuple[Tensor, int]:
         """Take one sum after the other."""
-        made = [generated_sum(*_each(inputs, axes, place)) for place in range(info.batch_size)]
+        made = [generated_sum(*sums.at_place(inputs, axes, place)) for place in range(info.batch_size)]
         return torch.stack(made), 0
 
 
@@ -119,14 +119,6 @@ def _fake_gradients(
 ) -> Gradients:
     seen = empty_as(slope, 1, list(value.shape[4:]), engine).to(value.dtype)
     return torch.empty_like(hidden), weight.new_empty(weight.shape), bias.new_empty(bias.shape), seen
-
-
-def _each(inputs: tuple[Any, ...], axes: Any, place: int) -> list[Any]:
-    """The inputs at one place of the axis that is mapped over."""
-    return [
-        each.select(axis, place) if isinstance(each, Tensor) and axis is not None else each
-        for each, axis in zip(inputs, axes, strict=True)
-    ]
 
 
 INPUTS = "Tensor hidden, Tensor weight, Tensor bias, Tensor value"

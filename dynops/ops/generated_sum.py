@@ -4,9 +4,8 @@ import torch
 from torch import Tensor
 
 from dynops.axes import GRIDS, bind
-from dynops.errors import SpecError
-from dynops.ops import generated, generated_on_cuda, on_cuda, sums
-from dynops.ops.backends import asked_for
+from dynops.ops import generated, generated_on_cuda, sums
+from dynops.ops.fused import is_fused
 from dynops.ops.geometry import Geometry
 from dynops.ops.local_sum import local_sum
 from dynops.ops.taps import count, grid_of
@@ -63,21 +62,6 @@ def generated_sum(
         return _in_triton(hidden, weight, bias, value, window)
     kernel = torch.einsum("gkr,br...->bgk...", weight, hidden) + bias[(..., *(None,) * window.dims)]
     return local_sum(kernel[:, :, None, None], value[:, :, None], window, backend=backend)[:, :, 0]
-
-
-def is_fused(value: Tensor, window: Geometry, backend: str | None = None) -> bool:
-    """Say whether the kernel of a sum is generated where it is needed; arguments and errors as in `generated_sum`."""
-    name, reason = asked_for(backend), refusal(value, window)
-    if name == "triton" and reason:
-        raise SpecError(f"backend has {name!r}: it takes no such sum, as {reason}. Leave the choice to dynops.")
-    return name == "triton" or (name is None and value.is_cuda and not reason)
-
-
-def refusal(value: Tensor, window: Geometry) -> str:
-    """Say why a kernel is not generated where it is needed; nothing where it is."""
-    if reason := on_cuda.unavailable(value) or sums.refuses_window(window):
-        return reason
-    return "" if value.dtype in on_cuda.DTYPES else f"the value has dtype {value.dtype}"
 
 
 def _in_triton(hidden: Tensor, weight: Tensor, bias: Tensor, value: Tensor, window: Geometry) -> Tensor:

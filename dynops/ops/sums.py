@@ -256,6 +256,14 @@ def _fold_both(number: int, axes: tuple[Any, ...], kernel: Tensor, features: Ten
     return kernel.expand(-1, features.shape[0] // number, *(-1,) * 6).flatten(0, 1), features
 
 
+def at_place(inputs: tuple[Any, ...], axes: Any, place: int) -> list[Any]:
+    """Return the inputs at one place of the axis that is mapped over."""
+    return [
+        each.select(axis, place) if isinstance(each, Tensor) and axis is not None else each
+        for each, axis in zip(inputs, axes, strict=True)
+    ]
+
+
 def register(schema: str, compute: Callable[..., Any], fake: Callable[..., Any]) -> None:
     """Define an operator that any device's engine computes."""
     name = f"dynops::{schema.partition('(')[0]}"

@@ -11,9 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from dynops.errors import SpecError
-from dynops.ops import Geometry, local_sum
+from dynops.ops import Geometry, is_fused, local_sum
 from dynops.parts.context import check_positions
-from dynops.parts.normalise import Normaliser
+from dynops.parts.normalise import Normaliser, Softmax
+from dynops.parts.scores import Scores, added
 from dynops.parts.site import Site
 from dynops.specs import Spec, of_kind, spec
 
@@ -55,6 +56,9 @@ class Term(NamedTuple):
 class KernelModule(nn.Module, ABC):
     """What a kernel spec builds: `forward(context)` gives the kernel, `b g o i k h w`."""
 
+    has_scores = False
+    """Whether `scored` gives the kernel of a window that slides."""
+
     @abstractmethod
     def forward(self, context: Tensor, given: Tensor | None = None) -> Tensor:
         """Return the kernel on the output's grid; it has size 1 along every axis on which it is constant.
@@ -67,6 +71,10 @@ class KernelModule(nn.Module, ABC):
     def terms(self, context: Tensor, given: Tensor | None = None) -> "list[Term]":
         """Return the kernel as a sum of terms, so that each can be summed over its windows as it is cheapest."""
         return [Term(self(context, given), None)]
+
+    def scored(self, context: Tensor, given: Tensor | None = None) -> Scores:
+        """Return the kernel as products, so that a softmax of it needs no memory for each tap; as `forward`."""
+        raise NotImplementedError
 
     def sum(
         self, context: Tensor, given: Tensor | None, value: Tensor, window: Geometry, offsets: Tensor | None
@@ -124,6 +132,7 @@ class StaticKernel(KernelModule):
             self.weight: Tensor = nn.Parameter(weight)
         else:
             self.register_buffer("weight", weight)
+        self.has_scores = not grid and axes["i"] == 1
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
@@ -138,6 +147,13 @@ class StaticKernel(KernelModule):
             return self.weight[(None, ..., *(None,) * self.window.dims)]
         check_positions(tuple(self.weight.shape[4:]), self.window.output_size(tuple(context.shape[2:])))
         return self.weight[None]
+
+    def scored(self, context: Tensor, given: Tensor | None = None) -> Scores:
+        # the positions of o, which fan-out o alone asks
+        taps = prod(self.window.tap_grid(tuple(context.shape[2:])))
+        asked = torch.eye(self.weight.shape[1], dtype=self.weight.dtype, device=self.weight.device)
+        asked = asked[(None, None, ..., *(None,) * self.window.dims)]
+        return Scores(None, None, asked, self.weight.squeeze(2).expand(-1, -1, taps))
 
 
 @spec
@@ -193,9 +209,13 @@ class Combination(KernelModule):
         super().__init__()
         self.combine = combine
         self.kernels = nn.ModuleList(kernels)
+        self.has_scores = combine is add and all(kernel.has_scores for kernel in kernels)
 
     def forward(self, context: Tensor, given: Tensor | None = None) -> Tensor:
         return reduce(self.combine, (kernel(context, given) for kernel in self.kernels))
+
+    def scored(self, context: Tensor, given: Tensor | None = None) -> Scores:
+        return added([each.scored(context, given) for each in self.kernels if isinstance(each, KernelModule)])
 
 
 @spec
@@ -237,6 +257,9 @@ class NormalisedKernel(KernelModule):
         self.masked = site.window.masked and not site.slots
         self.kernel = kernel
         self.normaliser = normaliser
+        # that of a softmax of scores; a table alone has one for all pixels
+        scored = kernel.has_scores and not site.slots and not isinstance(kernel, StaticKernel)
+        self.temperature = normaliser.temperature if scored and isinstance(normaliser, Softmax) else None
 
     def forward(self, context: Tensor, given: Tensor | None = None) -> Tensor:
         kernel, size = self.kernel(context, given), tuple(context.shape[2:])
@@ -244,6 +267,14 @@ class NormalisedKernel(KernelModule):
         kernel = kernel.expand(*kernel.shape[:4], taps, *kernel.shape[5:])
         inside = self.window.inside(size, context.device) if self.masked else None
         return self.normaliser(kernel, inside)
+
+    def sum(
+        self, context: Tensor, given: Tensor | None, value: Tensor, window: Geometry, offsets: Tensor | None
+    ) -> Tensor:
+        whole = offsets is None and value.shape[2] == 1
+        if whole and self.temperature is not None and is_fused(value, window):
+            return self.kernel.scored(context, given).sum(value, window, self.temperature)
+        return super().sum(context, given, value, window, offsets)
 
 
 def _check_combined(name: str, kernels: tuple[Kernel, ...]) -> None:

@@ -16,6 +16,7 @@ from dynops.parts.cost import Counted
 from dynops.parts.grid import CONVOLUTIONS
 from dynops.parts.kernel import Kernel, KernelModule
 from dynops.parts.norm import BatchNorm
+from dynops.parts.scores import Scores
 from dynops.parts.site import Site
 from dynops.specs import Spec, at_least, of_kind, one_of, spec
 
@@ -244,27 +245,36 @@ class QueryKeyKernel(KernelModule, Counted):
         width = kernel.query.width(site)
         self.window, self.relation, self.distribution = site.window, kernel.relation, kernel.distribution
         self.axes = (site.g, site.o, width)
+        self.has_scores = kernel.relation == "dot"
         self.scale = width**-0.5 if kernel.scaled and kernel.relation == "dot" else 1.0
         self.query = QueryModule(kernel.query, site)
         self.key = CONVOLUTIONS[site.window.dims](site.channels, site.g * width, 1, bias=kernel.query.bias)
         self.positions = PositionTable(kernel.positions, site, width) if kernel.positions else None
 
     def forward(self, context: Tensor, given: Tensor | None = None) -> Tensor:
-        g, o, width = self.axes
-        query = self.query(context, given).expand(-1, g, o, *(-1,) * (1 + self.window.dims))
-        key = self.scale * self.key(context)
-        if self.distribution:
-            key = key.flatten(2).softmax(2).view_as(key)
-        positions = None if self.positions is None else self.positions(tuple(context.shape[2:]))
+        g, o, _ = self.axes
+        query, key, positions = self._compared(context, given)
         scores = local_scores(
-            query,
-            key.unflatten(1, (g, width)),
+            query.expand(-1, g, o, *(-1,) * (1 + self.window.dims)),
+            key,
             self.window,
             relation=self.relation,
             positions=positions,
             reach=self.positions.reach if self.positions else None,
         )
         return scores[:, :, :, None]
+
+    def scored(self, context: Tensor, given: Tensor | None = None) -> Scores:
+        query, key, positions = self._compared(context, given)
+        return Scores(query, key, None if positions is None else query, positions)
+
+    def _compared(self, context: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Queries, g and o of size 1 where they are shared, keys, `b g d h w`, and positions."""
+        query, key = self.query(context, given), self.scale * self.key(context)
+        if self.distribution:
+            key = key.flatten(2).softmax(2).view_as(key)
+        positions = None if self.positions is None else self.positions(tuple(context.shape[2:]))
+        return query, key.unflatten(1, (self.axes[0], -1)), positions
 
     def own_macs(self, x: Tensor) -> int:
         """Count the products of queries and keys."""
@@ -279,6 +289,7 @@ class QueryPositionKernel(KernelModule, Counted):
         super().__init__()
         width = kernel.query.width(site)
         self.window, self.slots = site.window, site.slots
+        self.has_scores = not site.slots
         self.query = QueryModule(kernel.query, site)
         self.positions = PositionTable(kernel.positions, site, width)
         groups = max(self.query.axes[0], 1 if kernel.positions.shared else site.g)
@@ -290,6 +301,9 @@ class QueryPositionKernel(KernelModule, Counted):
         if self.slots:
             return torch.einsum("bgod...,gdk->bgok...", query, positions)[:, :, :, None]
         return local_products(query, positions, self.window, size, self.positions.reach)[:, :, :, None]
+
+    def scored(self, context: Tensor, given: Tensor | None = None) -> Scores:
+        return Scores(None, None, self.query(context, given), self.positions(tuple(context.shape[2:])))
 
     def own_macs(self, x: Tensor) -> int:
         """Count the products of queries and positions."""

@@ -22,13 +22,16 @@ import triton
 import triton.language as tl
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
-from dynops.ops import triton_generated, triton_sums
+from dynops.ops import triton_attended, triton_generated, triton_sums
+
+POINTERS = "hidden weight bias kernel slope value made query key asked positions logsumexp delta".split()
+POINTERS += "made_query made_asked made_key made_value".split()
 
 
 def compiled(kernel, stored, number, **constants):
     names = kernel.arg_names
     constants = {name: value for name, value in constants.items() if name in names}
-    pointers = {name for name in names if name in ("hidden", "weight", "bias", "kernel", "slope", "value", "made")}
+    pointers = {name for name in names if name in POINTERS}
     if number == "1":  # sizes and strides of 1 are constants
         constants |= dict.fromkeys(set(names) - pointers - set(constants), 1)
     kinds = {name: "constexpr" if name in constants else number for name in names}
@@ -39,15 +42,21 @@ def compiled(kernel, stored, number, **constants):
 
 kernels = (triton_sums.sum_taps, triton_sums.sum_channels)
 kernels += (triton_generated.generate_and_sum, triton_generated.hidden_gradient, triton_generated.weight_gradient)
-for kind in (("fp32", "i32", False, True), ("bf16", "1", True, False), ("fp64", "i64", False, False)):
+kernels += (triton_attended.attend, triton_attended.query_gradient, triton_attended.key_gradient)
+kernels += (triton_attended.positions_gradient,)
+kinds = [("fp32", "i32", False, True), ("bf16", "1", True, False), ("fp64", "i64", False, False)]
+kinds += [("fp16", "i32", True, True)]
+for kind in kinds:
     stored, number, last, one = kind
     shape = dict(kh=3, kw=2, stride_h=1 if one else 2, stride_w=1, dilation_h=1, dilation_w=2, seen=not one, once=one)
     shape |= dict(tap_rows=3, whole=one, last=last, wide=number == "i64", channels=16, width=32)
+    shape |= dict(d_tile=8, e_tile=1, keyed=stored != "fp64", placed=stored != "bf16", masked=one)
     shape |= dict(pixels=64 if last else 128, dtype=tl.float64 if stored == "fp64" else tl.float32)
     for kernel in kernels:
         code = compiled(kernel, stored, number, **shape)
         # a thread that holds all channels of a pixel hands nothing to others, but for a sum over pixels
-        assert last or kernel is triton_generated.weight_gradient or "convert_layout" not in code
+        sums_pixels = (triton_generated.weight_gradient, triton_attended.positions_gradient)
+        assert last or kernel in sums_pixels or "convert_layout" not in code, kernel
 print("compiled")
 """
 needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs an NVIDIA GPU")
