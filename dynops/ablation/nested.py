@@ -45,9 +45,12 @@ def pool(values: Mapping[str, ArrayLike], level: float = 0.05) -> Pooled:
     """Return an effect over regimes, as if they were drawn from the regimes of which one speaks.
 
     value[r, s] = mean + regime[r] + noise[r, s], fitted by REML. The quantile of the mixed interval is that of t with
-    regimes - 1 degrees of freedom, not statsmodels' normal one, whose 95 % intervals cover 66 to 88 % with two to six
-    regimes. In a balanced table the mixed interval then is that over the regimes' means or wider.
-    It holds seeds for independent between regimes: one that shifts the effect in all of them alike is not seen.
+    regimes - 1 degrees of freedom, not statsmodels' normal one, whose 95 % intervals cover 73 to 88 % with two to six
+    regimes that differ. In a balanced table the mixed interval then is that over the regimes' means, or wider where the
+    regimes hardly differ: it covers 95 to 100 %, and the t interval 95 %. Quote that one, and the mixed one where
+    regimes have unequal numbers of seeds. Both miss in 10 % where regimes are as skewed as an exponential.
+
+    Seeds count as independent between regimes: one that shifts the effect in all of them alike is not seen.
 
     Args:
         values: for each regime, the contrast's value in each of its seeds, `n`, in units of the outcome.
@@ -103,12 +106,15 @@ def _fit(tables: list[np.ndarray]) -> _Fit:
         except np.linalg.LinAlgError as error:
             return _Fit(notes=(f"no mixed model: {error}",))
     notes = dict.fromkeys(_in_words(str(warning.message)) for warning in caught)
-    variance = float(found.cov_re[0, 0]) if isinstance(found.cov_re, np.ndarray) else float(found.cov_re.iloc[0, 0])
+    between, within = max(float(np.asarray(found.cov_re)[0, 0]), 0.0), float(found.scale)
+    sizes = np.array([len(table) for table in tables])
+    # generalised least squares; the fit's own standard error comes from a Hessian that fails at the bound
+    weights = sizes / (within + sizes * between)
     return _Fit(
-        mean=centre + unit * float(found.fe_params[0]),
-        error=unit * float(found.bse_fe[0]),
-        between=unit * max(variance, 0.0) ** 0.5,
-        within=unit * float(found.scale) ** 0.5,
+        mean=float(weights @ [table.mean() for table in tables] / weights.sum()),
+        error=unit * float(weights.sum()) ** -0.5,
+        between=unit * between**0.5,
+        within=unit * within**0.5,
         notes=tuple(notes),
     )
 

@@ -165,8 +165,7 @@ def two_stage_seeds(
     _check(deviation, level, power)
     if not goal:
         raise SpecError(f"half_width has {half_width}, effect has {effect}: must not be 0.")
-    t = stats.t(len(pilot) - 1)
-    quantile = t.ppf(1 - level / 2) + (0.0 if effect is None else t.ppf(power))
+    quantile = sum(stats.t.ppf([1 - level / 2, power] if effect is not None else [1 - level / 2], len(pilot) - 1))
     needed = (quantile * deviation / goal) ** 2
     return None if needed > MOST_SEEDS else max(len(pilot), ceil(needed))
 

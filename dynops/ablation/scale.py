@@ -1,4 +1,4 @@
-"""An effect over a scale, such as the share of the data or the width: its slope, and where it changes sign.
+"""Where an effect changes its sign on a scale, such as the share of the data or the width.
 
 Values are those of a contrast, `n m`: in each of n seeds, at each of m scales. All is linear in log2(scale).
 """
@@ -14,24 +14,10 @@ from scipy import stats
 
 from dynops.ablation.arrays import check_level, finite
 from dynops.ablation.contrasts import ROUNDING
-from dynops.ablation.verdicts import FEWEST_SEEDS, Interval, mean_interval, p_different
+from dynops.ablation.verdicts import FEWEST_SEEDS
 from dynops.errors import ShapeError, SpecError
 
 Reach = Literal["closed", "open below", "open above", "open", "empty", "unknown"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PerDoubling:
-    """By how much an effect grows with each doubling of the scale."""
-
-    by_seed: tuple[float, ...]
-    """Least-squares slope in each seed, in units of the outcome for each doubling."""
-    estimate: float
-    """Their mean."""
-    interval: Interval | None
-    """t interval over seeds at 1 - level; None below three seeds."""
-    p: float | None
-    """Two-sided p-value of no slope; None below three seeds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,35 +42,14 @@ class SignChange:
         return self.crossings == 1
 
 
-def slope(values: ArrayLike, scale: Sequence[float], level: float = 0.05) -> PerDoubling:
-    """Return by how much an effect grows with each doubling of the scale.
-
-    In each seed the least-squares slope on log2(scale), which is a contrast as any other, with its t interval.
-
-    Args:
-        values: the effect, `n m`, in units of the outcome.
-        scale: the m scales, positive and all different, in any order.
-        level: chance that the interval misses the slope.
-    Raises:
-        ShapeError: values and scale do not fit together.
-        SpecError: values are not finite, or the scales are not positive and different.
-    """
-    table, axis = _table(values, scale)
-    check_level(level)
-    weights = (axis - axis.mean()) / ((axis - axis.mean()) ** 2).sum()
-    each = (table - table.mean(-1, keepdims=True)) @ weights
-    estimate, interval = mean_interval(each, level)
-    p = float(p_different(each)) if interval is not None else None
-    return PerDoubling(by_seed=tuple(map(float, each)), estimate=estimate, interval=interval, p=p)
-
-
 def sign_change(values: ArrayLike, scale: Sequence[float], level: float = 0.05) -> SignChange:
     """Return the scale at which an effect changes its sign.
 
     Between two scales the effect is interpolated in log2(scale), in each seed. The interval holds all points of the
     axis at which the t test over seeds does not reject an effect of 0, and what lies between them. So it covers the
-    sign change of the interpolated effect with a chance of 1 - level or more, wherever that is; a curve that bends
-    between two scales has its own elsewhere.
+    sign change of the interpolated effect with a chance of 1 - level or more, wherever that is: 95 % from eight seeds
+    on, 97 and 99 % with five and three, where it is mostly open. A curve that bends between two scales has its sign
+    change elsewhere.
 
     Args:
         values: the effect, `n m`, in units of the outcome.

@@ -34,7 +34,9 @@ def variance_shares(values: ArrayLike, factors: Sequence[str]) -> Shares:
     variance of a component is its mean square over the cells. Noise adds to it the variance over seeds of the same
     component in each seed, over n, whatever noise the seeds have in common: that is taken off.
 
-    There is no interval: a bootstrap over seeds covers INTERVAL.
+    There is no interval: one of 95 % by a percentile bootstrap over seeds covers 51, 73, 85 and 89 % with 3, 5, 10 and
+    20 seeds. Nor is a share without bias: clipping moves it towards equal shares, a main effect of 48 % by 8, 4, 2 and
+    1 points with noise as large as the effect. For what is certain, look at the effects and their intervals.
 
     Args:
         values: outcomes, `n` and one axis of levels for each factor, of a full factorial.

@@ -14,7 +14,6 @@ from typing import Literal
 
 import numpy as np
 from scipy import stats
-from statsmodels.stats.multitest import multipletests
 
 from dynops.ablation.claims import Bounded, Claim, Contrast, Exceeds
 from dynops.ablation.contrasts import ROUNDING
@@ -190,10 +189,20 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     >>> [None if p is None else round(p, 3) for p in holm([0.01, None, 0.02])]
     [0.03, None, 0.04]
     """
-    if all(p is None for p in p_values):
-        return list(p_values)
-    adjusted = multipletests([1.0 if p is None else p for p in p_values], method="holm")[1]
+    adjusted = holm_rows(np.array([1.0 if p is None else p for p in p_values]))
     return [None if p is None else float(value) for p, value in zip(p_values, adjusted, strict=True)]
+
+
+def holm_rows(p: np.ndarray) -> np.ndarray:
+    """Adjust families of p-values, `... m`: the i-th smallest times m + 1 - i, and no less than those below it.
+
+    Source: Holm, A simple sequentially rejective multiple test procedure, Scand. J. Stat. 6, 1979.
+    """
+    order = np.argsort(p, axis=-1)
+    steps = np.take_along_axis(p, order, -1) * np.arange(p.shape[-1], 0, -1)
+    adjusted = np.empty_like(p)
+    np.put_along_axis(adjusted, order, np.minimum(1.0, np.maximum.accumulate(steps, axis=-1)), -1)
+    return adjusted
 
 
 def p_part(part: Claim, values: Sequence[np.ndarray]) -> tuple[float | None, float | None]:

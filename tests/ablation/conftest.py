@@ -1,7 +1,6 @@
 """What the tests of the ablation layer share."""
 
-import gc
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -9,14 +8,6 @@ import pytest
 from dynops.records import RunRecord
 
 Table = dict[str, dict[int, float]]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _cheap_garbage_collection() -> Iterator[None]:
-    # statsmodels collects garbage in every call of multipletests; what the imports left need not be looked at again.
-    gc.freeze()
-    yield
-    gc.unfreeze()
 
 
 @pytest.fixture(scope="session")

@@ -15,6 +15,7 @@ from dynops.ablation.effects import effects
 from dynops.ablation.plan import Plan
 from dynops.ablation.verdicts import (
     holm,
+    holm_rows,
     p_bounded,
     p_different,
     p_equivalent,
@@ -255,6 +256,11 @@ def test_hypotheses_share_the_level_by_holm(records_of: Make, planted: Plant) ->
         raw = [stats.ttest_1samp(values, 0, alternative=side).pvalue for values in by_seed]
         adjusted = multipletests(raw, method="holm")[1]
         assert [getattr(each, name) for each in found.verdicts] == pytest.approx(list(adjusted), rel=1e-9)
+
+
+def test_holm_of_many_families_is_holm_of_each() -> None:
+    p = np.random.default_rng(0).uniform(0, 0.1, (20, 5))
+    assert np.array([multipletests(each, method="holm")[1] for each in p]) == pytest.approx(holm_rows(p))
 
 
 def test_undecided_hypothesis_says_how_many_seeds_it_needs(records_of: Make, planted: Plant) -> None:

@@ -1,0 +1,1 @@
+"""Do the statistics hold? Planted effects, drawn again and again."""
