@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Literal, get_args
 from dynops.errors import RecordError
 from dynops.specs import digest
 
-Status = Literal["complete", "diverged", "failed"]
+Status = Literal["complete", "diverged", "failed", "pruned"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,11 +23,13 @@ class RunRecord:
     seed: int
     """The block: the seed of all random streams."""
     status: Status
-    """`complete`; `diverged`: a result, scored as a trivial predictor; `failed`: an exception, no result."""
+    """`complete`; `diverged`: a result, scored as a trivial predictor; `failed`: an exception, no result; `pruned`:
+    ended early by a search, no result."""
     reason: str = ""
-    """Why it diverged, or the traceback of the failure."""
+    """Why it diverged or was pruned, or the traceback of the failure."""
     metrics: Mapping[str, float] = field(default_factory=dict)
-    """Outcomes by name: `accuracy` (0 to 1), `loss`, `best_accuracy`, `best_loss`, `train_loss`."""
+    """Outcomes by name: `accuracy` (0 to 1), `loss`, `best_accuracy`, `best_loss`, `train_loss`; with kernels
+    averaged, `accuracy_averaged_hw`, `loss_averaged_bhw` and so on."""
     history: tuple[Mapping[str, float], ...] = ()
     """One entry an epoch: `epoch` (from 1), `train_loss`, `loss`, `accuracy`, `learning_rate`."""
     parameters: int = 0
@@ -73,7 +75,7 @@ class RunRecord:
     @property
     def accepted(self) -> bool:
         """Whether the run is a result."""
-        return self.status != "failed"
+        return self.status in ("complete", "diverged")
 
     def to_json(self) -> str:
         """Return the record as one line of JSON."""

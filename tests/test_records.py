@@ -78,7 +78,7 @@ def test_metric_that_is_not_finite_is_refused(value: float) -> None:
 
 
 def test_unknown_status_is_refused() -> None:
-    with pytest.raises(RecordError, match=r"^status has 'done': must be one of complete, diverged, failed\.$"):
+    with pytest.raises(RecordError, match=r"^status has 'done': must be one of complete, diverged, failed, pruned\.$"):
         RunRecord(seed=0, status="done")
 
 

@@ -103,6 +103,9 @@ class Plan(Spec):
     """The whole change whose gain is shared out among its parts: the level after and before of each factor in it."""
     cells: tuple[str, ...] = ()
     """Fingerprints of what each cell runs, in the order of `cell_levels`."""
+    measured: tuple[str, ...] = ()
+    """What each cell runs before any tuning, as JSON, where its width was found by timing; a study that goes on keeps
+    it, since times never come twice."""
     tuned: Tuned | None = None
     """What each cell was tuned to; None where all have the base's settings."""
     registration: Registration | None = None

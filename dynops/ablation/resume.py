@@ -71,6 +71,8 @@ def _read_result(path: Path, point: DesignPoint) -> RunRecord:
 
 def _continued(folder: Path, before: Plan, plan: Plan) -> Plan:
     """Return the plan with which a study goes on: its runs, more seeds if asked for, and what is claimed now."""
+    if before.tuned is None and plan.tuned is not None:
+        before = replace(before, tuned=plan.tuned, cells=plan.cells)  # it was cut off while it was tuned
     was, now = before.to_plain(), plan.to_plain()
     runs = (was.keys() | now.keys()) - set(STATED) - {"registration"} | {"outcome"}
     changed = sorted(key for key in runs if was.get(key) != now.get(key))

@@ -16,7 +16,7 @@ from dynops.ablation.listing import check
 from dynops.ablation.plan import Plan
 from dynops.ablation.progress import Progress
 from dynops.ablation.resume import keep_results, reconcile, run_folder
-from dynops.ablation.store import RECORDS
+from dynops.ablation.store import RECORDS, read_study
 from dynops.ablation.tensorboard import write_run
 from dynops.ablation.tuning import FOLDER, Tuning, check_tuning
 from dynops.errors import RecordError, SpecError, StudyError
@@ -138,8 +138,9 @@ class Study:
             change=tuple(self.change),
         )
         check(plan)
-        cells = tuple(self.cell(levels).fingerprint() for levels in plan.cell_levels())
-        return replace(plan, cells=cells)
+        made = [self.cell(levels) for levels in plan.cell_levels()]
+        measured = tuple(spec.to_json() for spec in made) if self.budget == "latency" else ()
+        return replace(plan, cells=tuple(spec.fingerprint() for spec in made), measured=measured)
 
     def execute(self, folder: Path) -> list[RunRecord]:
         """Run every point that has no result yet, and return all records.
@@ -155,6 +156,7 @@ class Study:
         Raises:
             StudyError: the folder holds another study or another version of this one, or a process works on it.
         """
+        self._recall(folder)
         plan = self.plan()
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -162,7 +164,18 @@ class Study:
         except Timeout:
             raise StudyError(f"{folder} has a process that works on it: wait for it, or use another folder.") from None
         with held:
-            return self._compare(folder, plan if self.tuning is None else self._tuned(folder, plan, self.tuning))
+            if self.tuning is not None:
+                if not (folder / RECORDS).exists():
+                    reconcile(folder, plan)  # what is stated is written before what is tuned
+                plan = self._tuned(folder, plan, self.tuning)
+            return self._compare(folder, plan)
+
+    def _recall(self, folder: Path) -> None:
+        """Take the cells that were found by timing from a study that goes on."""
+        if self.budget == "latency" and (folder / RECORDS).exists():
+            before, _ = read_study(folder)
+            for levels, text in zip(before.cell_levels(), before.measured, strict=False):
+                self._made[tuple(levels.values())] = Spec.from_json(text)
 
     def _tuned(self, folder: Path, plan: Plan, tuning: Tuning) -> Plan:
         """Tune each cell, and return the plan with what it was tuned to."""
@@ -178,6 +191,9 @@ class Study:
             hypotheses=(),
             change=(),
         )
+        for levels in plan.cell_levels():
+            for name, level in tuning.levels().levels.items():
+                search._made[*levels.values(), name] = level(self.cell(levels))  # as wide as in the comparison
         records = search.execute(folder / FOLDER)
         plan = replace(plan, tuned=tuning.tuned(plan, records))
         return replace(plan, cells=tuple(self._run_in(levels, plan).fingerprint() for levels in plan.cell_levels()))

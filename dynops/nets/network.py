@@ -1,12 +1,23 @@
 """What every network spec is: a value that builds a module for the shape of a data set."""
 
 from abc import ABC, abstractmethod
+from typing import NamedTuple, Self
 
 from torch import nn
 
+from dynops.errors import SpecError
 from dynops.specs import Spec
 
 Shape = tuple[int, int, int]
+
+
+class Widths(NamedTuple):
+    """The two numbers that say how wide a network is."""
+
+    inner: int
+    """Channels of its first operator, which must divide as the operator needs it."""
+    width: int
+    """Channels around its first operator, any number."""
 
 
 class Network(Spec, ABC):
@@ -22,3 +33,24 @@ class Network(Spec, ABC):
             shape: channels, rows and columns of an input.
             outputs: number of classes, or of output channels in a regression.
         """
+
+    @property
+    def widths(self) -> Widths:
+        """How wide the network is.
+
+        Raises:
+            SpecError: it has one width only.
+        """
+        raise _fixed(self)
+
+    def widened(self, widths: Widths) -> Self:
+        """Return the network with other widths, and itself with its own; a larger number costs more.
+
+        Raises:
+            SpecError: it has one width only.
+        """
+        raise _fixed(self)
+
+
+def _fixed(network: Network) -> SpecError:
+    return SpecError(f"network has {network!r}: its width is fixed. Use a ResidualNetwork, or budget='as_is'.")

@@ -1,12 +1,13 @@
 """A small residual network with an operator slot in each stage, for images of 8 to 224 pixels and more."""
 
 from collections import OrderedDict
+from dataclasses import replace
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dynops.errors import ShapeError, SpecError
-from dynops.nets.network import Network, Shape
+from dynops.nets.network import Network, Shape, Widths
 from dynops.ops.geometry import Size
 from dynops.parts.layer import Layer
 from dynops.specs import at_least, of_kind, spec
@@ -27,6 +28,9 @@ class ResidualNetwork(Network):
     """Blocks in each stage."""
     width: int = 32
     """Channels of the first stage."""
+    inner: int | None = None
+    """Channels that the 1x1 of a block of the first stage gives its operator, from where they grow as the width; None:
+    as many as the stage has."""
     growth: int = 2
     """Factor from one stage's width to the next's."""
     stem_stride: int = 1
@@ -40,6 +44,8 @@ class ResidualNetwork(Network):
             raise SpecError("depths has (): must give the blocks of one stage or more.")
         for name, value in (("width", self.width), ("growth", self.growth), ("stem_stride", self.stem_stride)):
             at_least(name, value, 1)
+        if self.inner is not None:
+            at_least("inner", self.inner, 1)
         for depth in self.depths:
             at_least("depths", depth, 1)
         if self.stem_stride & (self.stem_stride - 1):
@@ -58,14 +64,24 @@ class ResidualNetwork(Network):
         layers: OrderedDict[str, nn.Module] = OrderedDict()
         layers["stem"], size = _stem(shape[0], channels, size, self.stem_stride)
         for stage, depth in enumerate(self.depths):
-            width = self.width * self.growth**stage
+            inner, width = (each * self.growth**stage for each in self.widths)
             for block in range(depth):
                 stride = 2 if stage and not block else 1
-                bottleneck = Bottleneck(next(operators), channels, width, stride, size)
+                bottleneck = Bottleneck(next(operators), channels, inner, width, stride, size)
                 layers[f"stage{stage + 1}_block{block + 1}"] = bottleneck
                 channels, size = width, (-(-size[0] // stride), -(-size[1] // stride))
         layers["head"] = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, outputs))
         return nn.Sequential(layers)
+
+    @property
+    def widths(self) -> Widths:
+        return Widths(self.inner or self.width, self.width)
+
+    def widened(self, widths: Widths) -> "ResidualNetwork":
+        if widths == self.widths:
+            return self
+        inner, width = widths
+        return replace(self, width=width, inner=None if inner == width else inner)
 
     def _of_blocks(self) -> tuple[Layer, ...]:
         """The operator of every block."""
@@ -78,14 +94,14 @@ class ResidualNetwork(Network):
 class Bottleneck(nn.Module):
     """A residual block: 1x1, the operator, 1x1; where the shape changes, the shortcut is a strided 1x1."""
 
-    def __init__(self, operator: Layer, channels: int, width: int, stride: int, size: Size) -> None:
+    def __init__(self, operator: Layer, channels: int, inner: int, width: int, stride: int, size: Size) -> None:
         super().__init__()
-        self.enter = _convolution(channels, width)
+        self.enter = _convolution(channels, inner)
         operator = operator.strided(stride)
         _check_grid(operator, size, stride)
-        self.operator = operator.build(width, width, size=size)
-        self.norm = nn.BatchNorm2d(width)
-        self.leave = nn.Conv2d(width, width, 1, bias=False)
+        self.operator = operator.build(inner, inner, size=size)
+        self.norm = nn.BatchNorm2d(inner)
+        self.leave = nn.Conv2d(inner, width, 1, bias=False)
         self.leave_norm = ZeroNorm(width)
         same = stride == 1 and channels == width
         self.shortcut = nn.Identity() if same else _convolution(channels, width, stride=stride, relu=False)

@@ -1,6 +1,7 @@
 """The three parts of a local operator, the operator, and the published ones."""
 
 from dynops.parts import zoo
+from dynops.parts.averaged import averaged
 from dynops.parts.channels import Channels
 from dynops.parts.checkpoints import convert_involution, load_involution
 from dynops.parts.combine import Parallel, Pointwise, Series
@@ -28,6 +29,7 @@ from dynops.parts.normalise import (
     softmax,
 )
 from dynops.parts.operator import LocalOperator, Offsets, Operator, Project
+from dynops.parts.permuted import Permuted
 from dynops.parts.places import Delta, Relative
 from dynops.parts.query import Positions, Query, QueryKey, QueryPosition
 
@@ -56,6 +58,7 @@ __all__ = [
     "Pair",
     "Parallel",
     "Patch",
+    "Permuted",
     "Pointwise",
     "PooledTaps",
     "Positions",
@@ -69,6 +72,7 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Static",
+    "averaged",
     "convert_involution",
     "filter_norm",
     "fold_all",

@@ -1,13 +1,14 @@
 """An experiment: a network, a data set and a recipe as one value, so that a study can vary any of them."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from dynops.data import Data
-from dynops.nets import Network
+from dynops.nets import Network, Timing, matched
 from dynops.records import RunRecord
 from dynops.specs import Spec, spec
 from dynops.training.environment import choose_accelerator
@@ -37,6 +38,42 @@ class Experiment(Spec):
         (dataset,) = load(self.data, (seed,), root)
         with torch.device("meta"):
             self.network.build(dataset.input_shape, dataset.outputs)
+
+    def matched(
+        self,
+        to: "Experiment",
+        budget: str,
+        *,
+        root: Path | None = None,
+        accelerator: str = "auto",
+        tolerance: float = 0.01,
+    ) -> "Experiment":
+        """Return the experiment with its network at the width at which it costs what another's does.
+
+        Costs are those on this experiment's data; a step has its recipe's batch size. A latency is measured, and may
+        lead to another network each time: keep the experiment that comes back.
+
+        Args:
+            to: its network is what the cost is compared with.
+            budget: `parameters`, `macs`, `latency` or `as_is`, as in `dynops.nets.matched`.
+            root: folder of the data sets.
+            accelerator: where steps are timed, as in `train`.
+            tolerance: largest share by which the costs may differ.
+        Raises:
+            SpecError: no width is near enough.
+            DynopsError: whatever `check` would raise.
+        """
+        (dataset,) = load(self.data, (0,), root)
+        found = matched(
+            self.network,
+            to=to.network,
+            budget=budget,
+            shape=dataset.input_shape,
+            outputs=dataset.outputs,
+            tolerance=tolerance,
+            timing=Timing(batch_size=self.recipe.batch_size, device=choose_accelerator(accelerator)),
+        )
+        return replace(self, network=found.network)
 
     def run(self, seed: int, **options: Any) -> RunRecord:
         """Train; options, result and errors are those of `train`."""

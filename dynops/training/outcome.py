@@ -1,6 +1,7 @@
 """What a training comes to: its metrics, from its history or, where it diverged, from a trivial guess."""
 
 import math
+from collections.abc import Sequence
 
 from dynops.data import Dataset
 
@@ -17,11 +18,22 @@ def metrics(history: list[Epoch]) -> dict[str, float]:
     return found
 
 
-def trivial(dataset: Dataset) -> dict[str, float]:
-    """Score what a guess without a look at the input would earn."""
+def trivial(dataset: Dataset, averaged: Sequence[str] = ()) -> dict[str, float]:
+    """Score what a guess without a look at the input would earn, whatever its kernels are averaged along."""
     if dataset.task == "classification":
-        chance, loss = 1 / dataset.outputs, math.log(dataset.outputs)
-        return {"accuracy": chance, "best_accuracy": chance, "loss": loss, "best_loss": loss, "train_loss": loss}
-    targets = dataset.test.targets if dataset.mask is None else dataset.test.targets[..., dataset.mask]
-    loss = float(targets.float().var(correction=0))
-    return {"loss": loss, "best_loss": loss, "train_loss": loss}
+        guess = {"accuracy": 1 / dataset.outputs, "loss": math.log(dataset.outputs)}
+    else:
+        targets = dataset.test.targets if dataset.mask is None else dataset.test.targets[..., dataset.mask]
+        guess = {"loss": float(targets.float().var(correction=0))}
+    best = {f"best_{name}": value for name, value in guess.items()}
+    means = {averaged_name(name, axes): value for name, value in guess.items() for axes in averaged}
+    return guess | best | {"train_loss": guess["loss"]} | means
+
+
+def averaged_name(metric: str, axes: str) -> str:
+    """Name a metric of a network whose kernels are averaged.
+
+    >>> averaged_name("accuracy", "b h w")
+    'accuracy_averaged_bhw'
+    """
+    return f"{metric}_averaged_{axes.replace(' ', '')}"

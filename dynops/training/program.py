@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,9 +16,11 @@ from dynops.data import Batches, Data, Dataset
 from dynops.errors import SpecError
 from dynops.nets import Network
 from dynops.parts import macs, parameters
+from dynops.parts.averaged import AXES
 from dynops.records import RunRecord
-from dynops.specs import digest
+from dynops.specs import digest, one_of
 from dynops.streams import stream_seed
+from dynops.training.averaging import averaged_metrics
 from dynops.training.checkpoint import Checkpoint, resume_point
 from dynops.training.environment import choose_accelerator, commit, device_name, peak_memory, versions
 from dynops.training.images import kernel_images
@@ -53,17 +55,21 @@ class Program:
     root: Path | None
     accelerator: str
     images: Mapping[int, int]
+    averaged: Sequence[str]
     on_epoch: Callable[[Epoch], None] | None
 
     def run(self) -> list[RunRecord]:
         """Train, and return a record for each seed; errors are those of `train_together`."""
         started = time.perf_counter()
+        for axes in self.averaged:
+            one_of("averaged", axes, AXES)
         datasets = load(self.data, self.seeds, self.root)
         _check_sizes(self.seeds, datasets)
         with own_settings(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             networks = [self._start(seed, dataset) for seed, dataset in zip(self.seeds, datasets, strict=True)]
             task = Task(self._learner(networks, datasets), datasets, self.recipe, self.on_epoch)
-            device = self._fit(task, datasets)
+            trainer = self._fit(task, datasets)
+            device = trainer.strategy.root_device
             if isinstance(task.network, Together):
                 task.network.unstack(networks)
             shared = {
@@ -76,7 +82,7 @@ class Program:
                 "spec": self._plain(),
             }
             return [
-                self._outcome(task, number, networks[number], datasets[number], shared)
+                self._outcome(task, number, networks[number], datasets[number], trainer, shared)
                 for number in range(len(self.seeds))
             ]
 
@@ -91,8 +97,8 @@ class Program:
         check_together(networks[0], datasets[0].normalise(datasets[0].test.inputs[:2]))
         return Together(networks)
 
-    def _fit(self, task: Task, datasets: tuple[Dataset, ...]) -> torch.device:
-        """Train until the last epoch or until no network has finite numbers; return where."""
+    def _fit(self, task: Task, datasets: tuple[Dataset, ...]) -> L.Trainer:
+        """Train until the last epoch or until no network has finite numbers; return the trainer."""
         run = {**self._plain(), **({"seeds": list(self.seeds)} if self.together else {"seed": self.seeds[0]})}
         checkpoint = None if self.path is None else Checkpoint(self.path, run)
         trainer = self._trainer(checkpoint)
@@ -105,7 +111,7 @@ class Program:
         try:
             trainer.fit(task, Handfuls(learnt), evaluated, ckpt_path=resume, weights_only=True)
         except DivergedError:
-            return device  # the task knows the reasons
+            return trainer  # the task knows the reasons
         except SystemExit:
             # Lightning turns Ctrl-C into an exit of the whole process; the caller may still have work to keep
             raise KeyboardInterrupt from None
@@ -114,7 +120,7 @@ class Program:
                 torch.compiler.reset()  # no other run has its graphs, and they hold memory
         if trainer.interrupted:
             raise KeyboardInterrupt
-        return device
+        return trainer
 
     def _trainer(self, checkpoint: Checkpoint | None) -> L.Trainer:
         chosen = choose_accelerator(self.accelerator)
@@ -128,6 +134,7 @@ class Program:
             devices=1,
             precision=precision,
             max_epochs=self.recipe.epochs,
+            check_val_every_n_epoch=self.recipe.evaluate_every,
             deterministic=chosen == "cpu",
             callbacks=[] if checkpoint is None else [checkpoint],
             logger=False,
@@ -163,14 +170,31 @@ class Program:
         return BatchesTogether(batches) if self.together else batches[0]
 
     def _outcome(
-        self, task: Task, number: int, module: nn.Module, dataset: Dataset, shared: Mapping[str, Any]
+        self,
+        task: Task,
+        number: int,
+        module: nn.Module,
+        dataset: Dataset,
+        trainer: L.Trainer,
+        shared: Mapping[str, Any],
     ) -> RunRecord:
         seed, reason, history = self.seeds[number], task.reasons[number], task.histories[number]
+        found = trivial(dataset, self.averaged) if reason else metrics(history)
+        if self.averaged and not reason:
+            found |= averaged_metrics(
+                module,
+                dataset,
+                self.recipe,
+                self.averaged,
+                device=trainer.strategy.root_device,
+                batch_size=max(self.recipe.batch_size, EVALUATED),
+                precision=trainer.precision_plugin.forward_context,
+            )
         return RunRecord(
             seed=seed,
             status="diverged" if reason else "complete",
             reason=reason,
-            metrics=trivial(dataset) if reason else metrics(history),
+            metrics=found,
             history=tuple(history),
             parameters=parameters(module),
             macs=macs(module, (1, *dataset.input_shape)),

@@ -1,5 +1,6 @@
 """How a network is trained: a value, so that it can be a factor of a study."""
 
+from dynops.axes import divisors
 from dynops.errors import SpecError
 from dynops.specs import Spec, at_least, one_of, spec
 
@@ -26,12 +27,20 @@ class Recipe(Spec):
     """Share of the target that is spread over all classes."""
     clip: float | None = 1.0
     """Largest norm of the gradient of all parameters; None never clips."""
+    evaluate_every: int = 1
+    """Epochs from one evaluation to the next, a divisor of all, so that the last epoch is evaluated."""
     compile: bool = False
     """Whether torch compiles network and loss of a training step, on a GPU with CUDA graphs; evaluation is not."""
 
     def __post_init__(self) -> None:
         at_least("epochs", self.epochs, 1)
         at_least("batch_size", self.batch_size, 1)
+        at_least("evaluate_every", self.evaluate_every, 1)
+        if self.epochs % self.evaluate_every:
+            raise SpecError(
+                f"evaluate_every has {self.evaluate_every}, epochs has {self.epochs}: must be a divisor, so that the "
+                f"last epoch is evaluated. Divisors of {self.epochs}: {divisors(self.epochs)}."
+            )
         one_of("compile", self.compile, (False, True))
         one_of("optimiser", self.optimiser, ("adamw", "sgd"))
         for name, legal, rule in (

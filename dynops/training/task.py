@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import islice
 from typing import Any
 
@@ -122,6 +122,12 @@ class Task(L.LightningModule):
         if self.classification:
             self.accuracy.add((output.argmax(2) == target).float())
 
+    def evaluated(self, batches: Iterable[tuple[Tensor, Tensor]]) -> dict[str, list[float]]:
+        """Return what each network is worth on batches, without a trace in the history."""
+        for number, batch in enumerate(batches):
+            self.validation_step(batch, number)
+        return self._measured()
+
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         axes = 2 if self.together else 1
         weights = [parameter for parameter in self.network.parameters() if parameter.dim() > axes]
@@ -152,9 +158,7 @@ class Task(L.LightningModule):
         self.step_seconds.append((time.perf_counter() - self._started) / steps)
 
     def on_validation_epoch_end(self) -> None:
-        measured = {"train_loss": self._train_losses, "loss": self.loss.take()}
-        if self.classification:
-            measured["accuracy"] = self.accuracy.take()
+        measured = {"train_loss": self._train_losses} | self._measured()
         shared = {"epoch": self.current_epoch + 1.0, "learning_rate": float(self._schedule.get_last_lr()[0])}
         epochs = []
         for number, history in enumerate(self.histories):
@@ -177,6 +181,10 @@ class Task(L.LightningModule):
         self.histories = checkpoint["histories"]
         self.reasons = checkpoint["reasons"]
         self.step_seconds = checkpoint["step_seconds"]
+
+    def _measured(self) -> dict[str, list[float]]:
+        """Take the means of what was evaluated."""
+        return {"loss": self.loss.take()} | ({"accuracy": self.accuracy.take()} if self.classification else {})
 
     def _batches(self) -> Batches | BatchesTogether:
         """Return what is learnt from; Lightning has it before it asks for an optimiser, but not set up."""

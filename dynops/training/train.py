@@ -23,6 +23,7 @@ def train(
     root: Path | None = None,
     accelerator: str = "auto",
     images: int = 0,
+    averaged: Sequence[str] = (),
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> RunRecord:
     """Train a network from its initial weights, evaluate it after each epoch, and say what happened.
@@ -39,6 +40,9 @@ def train(
         root: folder of the data sets.
         accelerator: `cpu`, `cuda` or `mps`; `auto` takes the best one of this machine.
         images: how many evaluated inputs are kept in the record with their kernels.
+        averaged: `h w`, `b h w` or both: the trained network is evaluated again with its kernels averaged along these
+            axes, as metrics `accuracy_averaged_hw`, `loss_averaged_hw` and so on; a regression has the losses alone.
+            `b` is a batch of evaluated examples: the batch size's number of them, and 500 at least.
         on_epoch: called with the history's newest entry after each epoch.
     Returns:
         The record; a training that leaves the finite numbers is recorded as diverged, with its reason, and scored as
@@ -47,7 +51,7 @@ def train(
         DataError: the data are missing or corrupt.
         StudyError: the folder holds another run.
         ShapeError: the network cannot be built for the data.
-        SpecError: this machine has no such accelerator.
+        SpecError: this machine has no such accelerator, or kernels are not averaged along such axes.
     """
     program = Program(
         network=network,
@@ -59,6 +63,7 @@ def train(
         root=root,
         accelerator=accelerator,
         images={seed: images},
+        averaged=averaged,
         on_epoch=on_epoch,
     )
     return program.run()[0]
@@ -74,6 +79,7 @@ def train_together(
     root: Path | None = None,
     accelerator: str = "auto",
     images: Mapping[int, int] | None = None,
+    averaged: Sequence[str] = (),
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> list[RunRecord]:
     """Train a network with several seeds as one program, each as `train` does, up to the rounding of sums.
@@ -95,6 +101,7 @@ def train_together(
         root: folder of the data sets.
         accelerator: as in `train`.
         images: how many evaluated inputs are kept, with their kernels, in the record of a seed; none where left out.
+        averaged: as in `train`, with batches as large; seed after seed.
         on_epoch: called after each epoch with the mean of the history's newest entries.
     Returns:
         The records, in the order of the seeds.
@@ -116,6 +123,7 @@ def train_together(
         root=root,
         accelerator=accelerator,
         images=images or {},
+        averaged=averaged,
         on_epoch=on_epoch,
     )
     return program.run()

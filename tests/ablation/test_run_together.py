@@ -3,14 +3,14 @@
 import importlib.util
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 
-from dynops.ablation import Job, Study, read_study
-from dynops.ablation import resume, study
+from dynops.ablation import Job, Study, read_study, resume, study
 from dynops.records import RunRecord
 
 CELLS = ["static,small", "static,large", "pixel,small", "pixel,large"]
@@ -70,7 +70,8 @@ def test_records_are_those_of_seeds_that_run_alone(tmp_path: Path) -> None:
     alone = killable.make(killable.record_of).execute(tmp_path / "alone")
     together = make(Runner()).execute(tmp_path / "together")
     assert by_point(together) == by_point(alone)
-    assert read_study(tmp_path / "together")[0] == read_study(tmp_path / "alone")[0]
+    plans = [replace(read_study(tmp_path / name)[0], registration=None) for name in ("alone", "together")]
+    assert plans[0] == plans[1]
     kept = [
         sorted(path.relative_to(tmp_path / name) for path in (tmp_path / name).rglob("result.json"))
         for name in ("alone", "together")

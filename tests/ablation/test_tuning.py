@@ -203,3 +203,21 @@ def test_a_window_is_what_the_stand_in_changes() -> None:
     operator = reductions(2).levels["2"](make(scored([])).base)
     assert isinstance(operator, Operator)
     assert operator.window == Window(7, dilation=2)
+
+
+def test_a_width_that_was_found_by_timing_is_kept(tmp_path: Path) -> None:
+    found = iter(range(1, 99))
+
+    def match(cell: Any, base: Any, budget: str) -> Any:
+        return replace(cell, kernel=Dynamic(context="pixel", hidden=next(found)), bias=budget == "latency")
+
+    seen: list[Job] = []
+    settings: dict[str, Any] = {"budget": "latency", "match": match}
+    tuned_study(seen, **settings).execute(tmp_path)
+    assert len({job.spec.kernel.hidden for job in seen}) == 4  # type: ignore[attr-defined]
+    ran = len(seen)
+    records = tuned_study(seen, **settings, seeds=range(3)).execute(tmp_path)
+    assert len(seen) == ran + 4
+    assert len(records) == 12
+    by_cell = {job.folder.parent.name: job.spec.kernel.hidden for job in seen[ran:]}  # type: ignore[attr-defined]
+    assert by_cell == {job.folder.parent.name: job.spec.kernel.hidden for job in seen[ran - 8 : ran]}  # type: ignore[attr-defined]

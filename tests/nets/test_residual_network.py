@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from dynops.errors import ShapeError, SpecError
-from dynops.nets import ResidualNetwork
+from dynops.nets import ResidualNetwork, Widths
 from dynops.nets.residual import Bottleneck
 from dynops.ops import Window
 from dynops.parts import (
@@ -184,6 +184,37 @@ def test_costs_are_those_of_the_layers() -> None:
     assert macs(network, (1, 3, 6, 6)) == products
 
 
+def test_inner_channels_are_those_of_the_operator_and_grow_as_the_width() -> None:
+    spec = ResidualNetwork(operators=(zoo.depthwise(),), depths=(1, 1), width=6, inner=8)
+    assert Spec.from_json(spec.to_json()) == spec
+    network = spec.build((3, 6, 6), 5)
+    assert [layer.channels for layer in slots(network)] == [8, 16]
+    stem = 3 * 6 * 9
+    first = 6 * 8 + 8 * 9 + 8 * 6
+    second = 6 * 16 + 16 * 9 + 16 * 12 + 6 * 12  # the shortcut at the end
+    norms = 2 * (6 + 8 * 2 + 6 + 16 * 2 + 12 * 2)
+    assert parameters(network) == stem + first + second + norms + 12 * 5 + 5
+    assert network(torch.randn(2, 3, 6, 6)).shape == (2, 5)
+
+
+def test_inner_channels_as_many_as_the_width_are_the_default_to_the_bit() -> None:
+    def built(inner: int | None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(3)
+        return replace(SMALL, inner=inner).build((3, 8, 8), 5).state_dict()
+
+    default, given = built(None), built(8)
+    assert list(default) == list(given)
+    assert all(torch.equal(default[name], given[name]) for name in default)
+    assert "inner" not in SMALL.to_plain()
+
+
+def test_network_is_widened_by_both_its_numbers() -> None:
+    assert SMALL.widths == Widths(inner=8, width=8)
+    assert SMALL.widened(SMALL.widths) is SMALL
+    assert SMALL.widened(Widths(inner=12, width=9)) == replace(SMALL, width=9, inner=12)
+    assert SMALL.widened(Widths(inner=12, width=12)) == replace(SMALL, width=12)
+
+
 def test_state_dict_and_json_carry_the_network_over() -> None:
     first = replace(SMALL, operators=(POSITION,)).build((3, 9, 9), 5)
     first(torch.randn(4, 3, 9, 9))
@@ -213,6 +244,7 @@ def test_state_dict_and_json_carry_the_network_over() -> None:
         ({"depths": ()}, r"^depths has \(\): must give the blocks of one stage or more\.$"),
         ({"depths": (1, 0)}, r"^depths has 0: must be an integer of at least 1\.$"),
         ({"width": 0}, r"^width has 0: must be an integer of at least 1\.$"),
+        ({"inner": 0}, r"^inner has 0: must be an integer of at least 1\.$"),
         ({"growth": 1.5}, r"^growth has 1\.5: must be an integer of at least 1\.$"),
         ({"stem_stride": 3}, r"^stem_stride has 3: must be a power of two\.$"),
         ({"stem_stride": 0}, r"^stem_stride has 0: must be an integer of at least 1\.$"),

@@ -20,6 +20,7 @@ from dynops.parts import (
     Mixture,
     Pair,
     Patch,
+    Permuted,
     PooledTaps,
     Positions,
     Query,
@@ -100,6 +101,8 @@ KERNELS: dict[str, Kernel] = {
     "by pairs": Dynamic(context=Pair(dim=4), hidden=5).then(sigmoid),
     "linear of pairs": Linear(context=Pair(dim=4), shared="i"),
     "by patches": Dynamic(context=Patch(dim=2), hidden=5),
+    "by permuted pixels": Dynamic(context=Permuted(seed=3), hidden=5),
+    "linear of permuted pixels": Linear(context=Permuted(downsample="subsample")).then(sigmoid),
     "mixture by query": Mixture(experts=(Static(), Static()), router=QueryPosition(query=Query(dim=3)).then(softmax)),
 }
 CHANNELS: dict[str, Channels] = {

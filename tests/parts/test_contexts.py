@@ -20,6 +20,7 @@ from dynops import (
     Linear,
     Offsets,
     Operator,
+    Permuted,
     Project,
     Query,
     QueryPosition,
@@ -31,6 +32,7 @@ from dynops import (
 from dynops.errors import ShapeError, SpecError
 from dynops.parts.site import Site
 from dynops.specs import spec
+from dynops.streams import stream_seed
 
 EXACT = {"rtol": 1e-10, "atol": 1e-10}
 QUERY = QueryPosition(query=Query(context="operator"))
@@ -131,6 +133,95 @@ def site(width: int, window: Window | Block | Global | None = None) -> Site:
     return Site(channels=width, g=2, o=1, i=1, window=window or Window(3), size=None)
 
 
+def cycle_by_hand(seed: int, length: int) -> list[int]:
+    """Where each pixel comes from, pixel by pixel: along the order of 32-bit hashes, the last before the first."""
+
+    def hashed(place: int) -> int:
+        value = place ^ (stream_seed(seed, "permuted") % 2**32)
+        for _ in range(2):
+            value = ((value // 2**16) ^ value) * 0x45D9F3B % 2**32
+        return (value // 2**16) ^ value
+
+    order = sorted(range(length), key=hashed)
+    source = [0] * length
+    for place, following in zip(order, [*order[1:], order[0]], strict=True):
+        source[place] = following
+    return source
+
+
+@pytest.mark.parametrize("downsample", ["average", "subsample"])
+def test_permuted_pixels_make_the_kernels_of_other_pixels(downsample: str) -> None:
+    context = Permuted(seed=5, downsample=downsample)
+    pixel = replace(BASE, kernel=Dynamic(context="pixel", downsample=downsample), window=Window(3, stride=2))
+    permuted = replace(pixel, kernel=replace(pixel.kernel, context=context))
+    right, wrong = pixel.build(8).double(), permuted.build(8).double()
+    wrong.load_state_dict(right.state_dict())  # so they have the same parameters, under the same names
+    x = features(8, (6, 7))  # a grid of 3 by 4
+    kernels, found = right(x, return_kernel=True)[1], wrong(x, return_kernel=True)[1]
+    source = cycle_by_hand(5, 12)
+    for place in range(12):
+        row, column = divmod(place, 4)
+        other = divmod(source[place], 4)
+        torch.testing.assert_close(found[..., row, column], kernels[(..., *other)], **EXACT)
+        assert source[place] != place
+    # and phi saw the same numbers: batch norm has the same statistics
+    torch.testing.assert_close(wrong.kernel.norm.running_var, right.kernel.norm.running_var, **EXACT)
+    assert permuted.describe(8, (6, 7)) == pixel.describe(8, (6, 7))
+
+
+@pytest.mark.parametrize("size", [(1, 2), (2, 2), (5, 6), (31, 17)])
+def test_every_pixel_is_taken_once_and_never_by_itself(size: tuple[int, int]) -> None:
+    x = torch.arange(float(size[0] * size[1])).view(1, 1, *size)
+    first = Permuted().build(site(1))
+    y = first(x)
+    assert sorted(y.flatten().tolist()) == x.flatten().tolist()
+    assert not (x == y).any()
+    torch.manual_seed(1)
+    assert torch.equal(Permuted().build(site(1))(x), y)
+    if size[0] > 2:
+        assert not torch.equal(Permuted(seed=1).build(site(1))(x), y)
+
+
+def test_one_pixel_alone_stays() -> None:
+    x = features(3, (1, 1))
+    assert torch.equal(Permuted().build(site(3))(x), x)
+
+
+def test_permuting_leaves_the_global_generator_alone_and_has_no_state() -> None:
+    before, module = torch.get_rng_state(), Permuted().build(site(3))
+    module(features(3))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert module.state_dict() == {}
+
+
+@pytest.mark.parametrize("dims", [1, 3])
+def test_permuted_pixels_are_those_of_any_grid(dims: int) -> None:
+    x = torch.randn(2, 3, *(4, 3, 2)[:dims])
+    y = Permuted().build(site(3, Window(3, dims=dims)))(x)
+    assert y.shape == x.shape
+    torch.testing.assert_close(y.flatten(2).sort().values, x.flatten(2).sort().values)
+
+
+def test_permuted_kernels_are_compiled_whole_and_follow_derivatives_and_vmap() -> None:
+    layer = replace(BASE, kernel=Dynamic(context=Permuted(), norm=None)).build(8).double()
+    state, x = dict(layer.named_parameters()), features()
+    for dynamic in (False, True):
+        compiled = torch.compile(layer, fullgraph=True, dynamic=dynamic, backend="aot_eager")
+        torch.testing.assert_close(compiled(x), layer(x), **EXACT)
+        torch.compiler.reset()
+
+    def loss(state: dict[str, Tensor], x: Tensor) -> Tensor:
+        return torch.func.functional_call(layer, state, (x,)).square().sum()
+
+    slopes = torch.func.grad(loss)(state, x)
+    loss(state, x).backward()
+    stacked = {name: torch.stack([each, 2 * each]).detach() for name, each in state.items()}
+    both = torch.vmap(lambda state, x: torch.func.functional_call(layer, state, (x,)))(stacked, torch.stack([x, x]))
+    torch.testing.assert_close(both[0], layer(x), **EXACT)
+    for name, parameter in state.items():
+        torch.testing.assert_close(slopes[name], parameter.grad, **EXACT)
+
+
 @pytest.mark.parametrize(
     ("make", "error", "message"),
     [
@@ -206,6 +297,12 @@ def site(width: int, window: Window | Block | Global | None = None) -> Site:
             r"^x has an output grid of \(6, 6\), kernel has positions for \(5, 5\): they must be equal\. Build the "
             r"operator with the size of its input\.$",
         ),
+        (
+            lambda: Permuted(downsample="maximum"),
+            SpecError,
+            r"^downsample has 'maximum': must be one of 'average', 'subsample'\.$",
+        ),
+        (lambda: Permuted(seed=-1), SpecError, r"^seed has -1: must be an integer of at least 0\.$"),
     ],
 )
 def test_mistake_is_named(make: Callable[[], object], error: type[Exception], message: str) -> None:

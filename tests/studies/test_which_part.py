@@ -17,6 +17,7 @@ from dynops.data import Digits
 from dynops.errors import DataError, SpecError
 from dynops.training import Recipe
 from studies import which_part
+from studies.setting import Setting
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -33,7 +34,7 @@ def outcomes(folder: Path) -> dict[str, float]:
 
 
 def test_the_study_ends_in_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    which_part.main(seeds=1, epochs=1, folder=tmp_path)
+    which_part.main(seeds=1, epochs=1, fraction=0.1, folder=tmp_path)
     text = (tmp_path / "report.md").read_text()
     assert "H1 is undecided" in text
     assert "H2 is undecided" in text
@@ -44,8 +45,12 @@ def test_the_study_ends_in_a_report(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "H2 is undecided" in capsys.readouterr().out
 
 
+def setting(**changes: Any) -> Setting:
+    return Setting(**({"data": Digits(), "recipe": Recipe(), "seeds": (0,), "run": pytest.fail} | changes))
+
+
 def test_the_cells_differ_in_two_parts_only() -> None:
-    study = which_part.study(Digits(), Recipe(), 1, lambda job: pytest.fail("nothing runs"))
+    study = which_part.study(setting())
     kernels = {"static": Static(), "constant": Dynamic(context="constant"), "pixel": Dynamic(context="pixel")}
     channels = {"per_channel": Channels("g"), "grouped": Channels("(g s)", s=16)}
     base: Any = study.base
@@ -59,7 +64,7 @@ def test_the_cells_differ_in_two_parts_only() -> None:
 
 
 def test_a_twin_has_the_parameters_of_the_pixels_kernel_and_its_learned_vector() -> None:
-    study = which_part.study(Digits(), Recipe(), 1, lambda job: pytest.fail("nothing runs"))
+    study = which_part.study(setting())
 
     def count(kernel: str, channels: str) -> int:
         cell: Any = study.cell({"kernel": kernel, "channels": channels})
@@ -70,7 +75,7 @@ def test_a_twin_has_the_parameters_of_the_pixels_kernel_and_its_learned_vector()
 
 
 def test_a_killed_study_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
-    options = ("--seeds=1", "--epochs=3", "--fraction=0.2")
+    options = ("--seeds=1", "--epochs=3", "--fraction=0.2", "--tune=false")
     whole = program(*options, f"--folder={tmp_path / 'whole'}")
     output, _ = whole.communicate(timeout=200)
     assert whole.returncode == 0, output
@@ -90,7 +95,7 @@ def test_a_killed_study_ends_as_an_undisturbed_one(tmp_path: Path) -> None:
 
 def test_seeds_at_once_give_the_outcomes_of_seeds_alone(tmp_path: Path) -> None:
     for name, batch_seeds in (("alone", False), ("at once", True)):
-        which_part.main(seeds=2, epochs=1, fraction=0.1, folder=tmp_path / name, batch_seeds=batch_seeds)
+        which_part.main(seeds=2, epochs=1, fraction=0.1, folder=tmp_path / name, batch_seeds=batch_seeds, tune=False)
     at_once = read_study(tmp_path / "at once")[1]
     assert all(record.device.endswith("2 seeds at once") for record in at_once)
     assert [bool(record.images) for record in at_once] == [

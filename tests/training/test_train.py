@@ -273,3 +273,27 @@ def test_a_commit_is_that_of_a_checkout_of_dynops(monkeypatch: pytest.MonkeyPatc
     assert len(head) == 12
     copy.write_text("changed")
     assert environment.commit.__wrapped__() == head + "+"
+
+
+def test_a_run_is_evaluated_as_often_as_asked_and_learns_the_same() -> None:
+    network, data = (
+        ResidualNetwork(operators=(zoo.involution(kernel_size=3),), depths=(1,), width=16),
+        Digits(fraction=0.1),
+    )
+    recipe = Recipe(epochs=4, batch_size=32)
+    often = train(network, data, recipe, 0)
+    seldom = train(network, data, replace(recipe, evaluate_every=2), 0)
+    assert [entry["epoch"] for entry in seldom.history] == [2, 4]
+    for name in ("loss", "accuracy"):
+        assert [entry[name] for entry in seldom.history] == [often.history[place][name] for place in (1, 3)]
+    losses = [entry["train_loss"] for entry in often.history]
+    assert [entry["train_loss"] for entry in seldom.history] == pytest.approx(
+        [(losses[0] + losses[1]) / 2, (losses[2] + losses[3]) / 2]
+    )
+
+
+def test_the_last_epoch_is_evaluated() -> None:
+    with pytest.raises(
+        SpecError, match=r"evaluate_every has 3, epochs has 4: must be a divisor.*Divisors of 4: 1, 2, 4"
+    ):
+        Recipe(epochs=4, evaluate_every=3)

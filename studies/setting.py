@@ -1,0 +1,224 @@
+"""What the studies of image classification have in common: data, network, recipe, tuning, and how they are run.
+
+A study file states its question: a base, factors, hypotheses. `conduct` does the rest, with the same options for all.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from dynops import Operator
+from dynops.ablation import Factor, Job, Study, Tuning, report
+from dynops.cli import show
+from dynops.data import Cifar10, Cifar100, Digits, FashionMnist, ImageData, Mnist
+from dynops.errors import SpecError
+from dynops.nets import ResidualNetwork
+from dynops.parts import Layer
+from dynops.records import RunRecord
+from dynops.training import Experiment, Recipe
+
+DATA: dict[str, Callable[..., ImageData]] = {
+    "digits": Digits,
+    "cifar10": Cifar10,
+    "cifar100": Cifar100,
+    "mnist": Mnist,
+    "fashion_mnist": FashionMnist,
+}
+MARGIN = 0.01  # one point of accuracy: a smaller difference is none to a user
+LEARNING_RATES = (3e-3, 1e-2, 3e-2)
+TUNING_SEEDS = (1000, 1001)  # none of a comparison's
+Change = Callable[[Operator], Layer]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """On what a study is run."""
+
+    data: ImageData
+    recipe: Recipe
+    seeds: Sequence[int]
+    run: Callable[[Job], RunRecord]
+    fraction: float | None = None
+    """Share of the training data that was asked for; None: what serves the study."""
+    run_together: Callable[[Sequence[Job]], Sequence[RunRecord]] | None = None
+    budget: str = "as_is"
+    match: Callable[[Experiment, Experiment, str], Experiment] | None = None
+    tuning: Tuning | None = None
+
+    @property
+    def small(self) -> bool:
+        """Whether the images are of 8x8 pixels."""
+        return isinstance(self.data, Digits)
+
+    def study(self, operator: Layer, **stated: Any) -> Study:
+        """Return a study whose base has an operator in every block; the rest is what the study states."""
+        return Study(
+            base=Experiment(network=network(operator, self.small), data=self.data, recipe=self.recipe),
+            seeds=self.seeds,
+            run=self.run,
+            run_together=self.run_together,
+            budget=self.budget,
+            match=None if self.budget == "as_is" else self.match,
+            tuning=self.tuning,
+            **({"margin": MARGIN} | stated),
+        )
+
+
+def network(operator: Layer, small: bool) -> ResidualNetwork:
+    """Return the network of all cells: three blocks of 32 channels on small images, three stages on larger ones."""
+    if small:
+        return ResidualNetwork(operators=(operator,), depths=(3,), width=32)
+    return ResidualNetwork(operators=(operator,), depths=(1, 1, 1), width=32, stem_stride=2)
+
+
+def on_operator(change: Change) -> Callable[[Experiment], Experiment]:
+    """Turn a change of the operator into one of the experiment."""
+
+    def level(experiment: Experiment) -> Experiment:
+        assert isinstance(experiment.network, ResidualNetwork)
+        (operator,) = experiment.network.operators
+        assert isinstance(operator, Operator)
+        return replace(experiment, network=replace(experiment.network, operators=(change(operator),)))
+
+    return level
+
+
+def shares_of_data(setting: Setting, shares: Sequence[float]) -> Factor:
+    """Return a factor that varies how much is learnt from, in as many steps as the setting has.
+
+    The shares are those of the fraction that was asked for, and of all data where none was. All cells are evaluated as
+    often.
+    """
+    data, recipe, whole = setting.data, setting.recipe, setting.fraction or 1.0
+
+    epochs = max(1, round(recipe.epochs * data.fraction / whole))
+
+    def level(share: float) -> Callable[[Experiment], Experiment]:
+        times = round(1 / share)
+
+        def changed(experiment: Experiment) -> Experiment:
+            assert isinstance(experiment.data, ImageData)
+            return replace(
+                experiment,
+                data=replace(experiment.data, fraction=whole * share),
+                recipe=replace(experiment.recipe, epochs=epochs * times, evaluate_every=times),
+            )
+
+        return changed
+
+    return Factor(
+        "data", {f"{whole * each:g}": level(each) for each in shares}, scale=[whole * each for each in shares]
+    )
+
+
+def operators(name: str, levels: dict[str, Change], scale: Sequence[float] = ()) -> Factor:
+    """Return a factor that varies the operator."""
+    return Factor(name, {level: on_operator(change) for level, change in levels.items()}, scale=scale)
+
+
+def learning_rate(candidates: Sequence[float] = LEARNING_RATES) -> Tuning:
+    """Return the tuning of each cell's learning rate, on a tenth of its training images that is held out."""
+
+    def level(rate: float) -> Callable[[Experiment], Experiment]:
+        return lambda experiment: replace(experiment, recipe=replace(experiment.recipe, learning_rate=rate))
+
+    def held_out(experiment: Experiment) -> Experiment:
+        assert isinstance(experiment.data, ImageData)
+        return replace(experiment, data=replace(experiment.data, evaluate="validation"))
+
+    factor = Factor("learning_rate", {f"{rate:g}": level(rate) for rate in candidates})
+    return Tuning(factor=factor, held_out=held_out, seeds=TUNING_SEEDS)
+
+
+def conduct(
+    name: str,
+    study: Callable[[Setting], Study],
+    *,
+    data: Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist"] = "digits",
+    root: Path | None = None,
+    download: bool = False,
+    fraction: float | None = None,
+    seeds: int = 8,
+    epochs: int = 20,
+    folder: Path | None = None,
+    accelerator: str = "auto",
+    batch_seeds: bool = False,
+    compile: bool = False,  # noqa: A002
+    tune: bool = True,
+    budget: Literal["as_is", "parameters", "macs", "latency"] = "as_is",
+) -> None:
+    """Run a study and print its verdicts; started again, it goes on where it was.
+
+    Args:
+        name: of the study.
+        study: makes it for a setting.
+        data: what the networks learn; digits come with scikit-learn, the others are read from the root.
+        root: folder of the data sets, in torchvision's layouts; `data` by default.
+        download: fetch data that are missing.
+        fraction: share of the training data; by default all, and a fifth of the digits, whose networks would
+            otherwise come too close to no error to tell them apart.
+        seeds: number of blocks; each cell is trained once with each.
+        epochs: passes over the training data.
+        folder: where records and report go; by default `runs/`, the study and the data.
+        accelerator: `cpu`, `cuda` or `mps`; `auto` takes the best one of this machine.
+        batch_seeds: train the seeds of a cell as one program, cell after cell; results are equal up to rounding, and
+            times are those of the program divided by the number of seeds.
+        compile: let torch compile the training step of each cell, with CUDA graphs on a GPU.
+        tune: choose each cell's learning rate before the comparison, each of three with two seeds, on a tenth of the
+            training images that is held out; else all have 0.01.
+        budget: `as_is`, or bring each cell's width to where it costs as much as the base: its `parameters`, its `macs`,
+            or the `latency` of a training step.
+    """
+    if data == "digits" and (root is not None or download):
+        raise SpecError(f"data has 'digits', root has {root}, download has {download}: digits need no files.")
+    share = (0.2 if data == "digits" else 1.0) if fraction is None else fraction
+    images = DATA[data](fraction=share)
+    batch_size = 32 if data == "digits" else 128
+    recipe = Recipe(epochs=epochs, batch_size=batch_size, learning_rate=1e-2, compile=compile)
+
+    def run(job: Job) -> RunRecord:
+        assert isinstance(job.spec, Experiment)
+        return job.spec.run(
+            job.seed,
+            folder=job.folder,
+            root=root,
+            accelerator=accelerator,
+            images=4 if job.first_block else 0,
+            on_epoch=job.on_epoch,
+        )
+
+    def run_together(jobs: Sequence[Job]) -> list[RunRecord]:
+        assert isinstance(jobs[0].spec, Experiment)
+        return jobs[0].spec.run_together(
+            [job.seed for job in jobs],
+            folder=jobs[0].folder.parent,
+            root=root,
+            accelerator=accelerator,
+            images={job.seed: 4 for job in jobs if job.first_block},
+            on_epoch=jobs[0].on_epoch,
+        )
+
+    def match(cell: Experiment, base: Experiment, rule: str) -> Experiment:
+        return cell.matched(base, rule, root=root, accelerator=accelerator)
+
+    images.load(0, root=root, download=download)
+    made = study(
+        Setting(
+            data=images,
+            recipe=recipe,
+            seeds=range(seeds),
+            fraction=fraction,
+            run=run,
+            run_together=run_together if batch_seeds else None,
+            budget=budget,
+            match=match,
+            tuning=learning_rate() if tune else None,
+        )
+    )
+    for cell in made.cells():
+        cell.check(0, root=root, accelerator=accelerator)
+    matched = "" if budget == "as_is" else f"-equal_{budget}"
+    place = folder or Path("runs") / f"{name}-{data}{'' if fraction is None else f'-{fraction:g}'}{matched}"
+    made.execute(place)
+    show(report(place))
