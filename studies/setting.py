@@ -147,6 +147,7 @@ def conduct(
     compile: bool = False,  # noqa: A002
     tune: bool = True,
     budget: Literal["as_is", "parameters", "macs", "latency"] = "as_is",
+    average: bool = False,
 ) -> None:
     """Run a study and print its verdicts; started again, it goes on where it was.
 
@@ -169,7 +170,9 @@ def conduct(
             training images that is held out; else all have 0.01.
         budget: `as_is`, or bring each cell's width to where it costs as much as the base: its `parameters`, its `macs`,
             or the `latency` of a training step.
+        average: evaluate each network again with its kernels averaged over h, w and over b, h, w.
     """
+    averaged = ("h w", "b h w") if average else ()
     if data == "digits" and (root is not None or download):
         raise SpecError(f"data has 'digits', root has {root}, download has {download}: digits need no files.")
     share = (0.2 if data == "digits" else 1.0) if fraction is None else fraction
@@ -184,6 +187,7 @@ def conduct(
             folder=job.folder,
             root=root,
             accelerator=accelerator,
+            averaged=averaged,
             images=4 if job.first_block else 0,
             on_epoch=job.on_epoch,
         )
@@ -195,6 +199,7 @@ def conduct(
             folder=jobs[0].folder.parent,
             root=root,
             accelerator=accelerator,
+            averaged=averaged,
             images={job.seed: 4 for job in jobs if job.first_block},
             on_epoch=jobs[0].on_epoch,
         )

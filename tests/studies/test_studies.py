@@ -29,6 +29,7 @@ NAMES = (
     "kernel_size",
     "group_channels",
     "function_form",
+    "controls",
 )
 SETTINGS = {
     "digits": Setting(data=Digits(fraction=0.2), recipe=Recipe(), seeds=range(3), run=pytest.fail),
@@ -78,7 +79,7 @@ def test_hypotheses_are_undecided_with_two_seeds_and_decidable_with_more(name: s
     assert "undecided" not in {verdict.verdict for verdict in effects(records, plan).verdicts}
 
 
-@pytest.mark.parametrize("name", ["sharing_and_data", "function_form"])
+@pytest.mark.parametrize("name", ["sharing_and_data", "function_form", "controls"])
 def test_a_study_runs_small_to_its_report(name: str, tmp_path: Path) -> None:
     importlib.import_module(f"studies.{name}").main(seeds=1, epochs=1, fraction=0.2, folder=tmp_path, tune=False)
     plan, records = read_study(tmp_path)
