@@ -299,9 +299,9 @@ def test_no_speed_is_printed_when_tests_fail(tmp_path: Path, monkeypatch: pytest
 # and both of the whole layer
 GUARDED = [
     (SHAPES[0], 5.0, 0.42, 1.2),
-    (SHAPES[1], 3.6, 0.4, 1.2),
-    (SHAPES[2], 4.9, 0.7, 1.2),
-    (SHAPES[3], 2.5, 2.2, 6.0),
+    (SHAPES[1], 3.2, 0.34, 1.2),
+    (SHAPES[2], 3.3, 0.48, 1.2),
+    (SHAPES[3], 1.9, 1.8, 4.8),
 ]
 
 
