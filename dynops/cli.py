@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dynops.ablation import Report, report
+from dynops.ablation.planning import needed_seeds
 from dynops.cards import card, family, find, markdown, rows, table
 from dynops.errors import DynopsError
 
@@ -49,6 +50,7 @@ def show(made: Report) -> None:
         console.print(Text.assemble((headline, "bold"), f": {rest}"))
     lines = [
         f"\nThe whole report: {made.folder / 'report.md'}",
+        f"As a page of its own: {made.html}",
         f"In TensorBoard: tensorboard --logdir {made.folder / 'tensorboard'}",
         *(f"  {name}: {address}" for name, address in made.pages().items()),
     ]
@@ -62,6 +64,19 @@ def report_command(folder: Path) -> None:
         folder: the study's folder.
     """
     show(report(folder))
+
+
+def seeds_command(folder: Path, effect: float = 0.01) -> None:
+    """Say how many seeds a study needs, from the spread in the seeds that it has.
+
+    Args:
+        folder: the study's folder; three complete seeds make a pilot.
+        effect: smallest difference that matters, in units of the outcome; 0.01 is a point of accuracy.
+    """
+    table = needed_seeds(folder, effect)
+    console = Console(highlight=False)
+    console.print(table.to_terminal(*table.columns))
+    console.print(table.note, markup=False)
 
 
 def zoo_command(
@@ -109,5 +124,5 @@ def _print(text: str) -> None:
 
 def main() -> None:
     """Run `dynops`."""
-    commands = {"zoo": zoo_command, "card": card_command, "report": report_command}
+    commands = {"zoo": zoo_command, "card": card_command, "report": report_command, "seeds": seeds_command}
     command(commands, "Local operators in parts, and ablations one can trust.")

@@ -21,15 +21,16 @@ NAMES = {
         "shared_depthwise shift spatial_gate squeeze_excitation stand_alone_attention static_plus_dynamic "
         "token_mixing weightnet window_attention"
     ),
-    "dynops.nets": "Bare KerasCNN KerasINN Network ResidualNetwork",
+    "dynops.nets": "Bare KerasCNN KerasINN Matched Network ResidualNetwork Timing Widths matched",
     "dynops.data": (
         "Augmentation Batches Cifar10 Cifar100 Data Dataset Digits Examples FashionMnist ImageData Mnist "
         "SelectorShift augment"
     ),
     "dynops.training": "Experiment Recipe train train_together",
     "dynops.ablation": (
-        "Bounded Difference Effects Exceeds Factor Fraction FullFactorial Hypothesis Interaction Job OneFactor Plan "
-        "Report Slope Study Tuning Within effects read_study report"
+        "Bounded Difference Effects Exceeds Factor Fraction FullFactorial Hypothesis Interaction Job Objective "
+        "OneFactor Plan Range Report Search SearchPlan SearchReport Slope Study Tuning Within effects read_search "
+        "read_study report search_report"
     ),
 }
 

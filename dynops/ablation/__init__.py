@@ -6,6 +6,9 @@ from dynops.ablation.effects import Effects, effects
 from dynops.ablation.factor import Factor
 from dynops.ablation.plan import Plan
 from dynops.ablation.report import Report, report
+from dynops.ablation.search import Range, Search
+from dynops.ablation.search_plan import Objective, SearchPlan, read_search
+from dynops.ablation.search_report import SearchReport, search_report
 from dynops.ablation.store import read_study
 from dynops.ablation.study import Job, Study
 from dynops.ablation.tuning import Tuning
@@ -21,14 +24,21 @@ __all__ = [
     "Hypothesis",
     "Interaction",
     "Job",
+    "Objective",
     "OneFactor",
     "Plan",
+    "Range",
     "Report",
+    "Search",
+    "SearchPlan",
+    "SearchReport",
     "Slope",
     "Study",
     "Tuning",
     "Within",
     "effects",
+    "read_search",
     "read_study",
     "report",
+    "search_report",
 ]

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import BytesIO
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.typing import LineStyleType
 
 from dynops.ablation.plan import Plan
@@ -16,8 +18,10 @@ from dynops.records import cell_name
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 """Okabe and Ito's palette, which the colour-blind can tell apart."""
-MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
 LINES: tuple[LineStyleType, ...] = ("-", "--", ":", "-.")
+MOST_NAMED = 12
+"""Cells that a legend names one by one."""
 
 
 @dataclass(frozen=True)
@@ -46,15 +50,58 @@ def cell_styles(plan: Plan) -> dict[str, Style]:
     return styles
 
 
+def cell_legend(figure: Figure, plan: Plan, names: Sequence[str], *, lines: bool) -> None:
+    """Add a legend of cells below a figure; of many cells, the levels of the first factor and then all of the rest."""
+    styles = cell_styles(plan)
+    shown = [styles[name] for name in names]
+    rest = list(dict.fromkeys(style.label.partition(", ")[2] for style in styles.values()))
+    colours_suffice = len(plan.factors[0].levels) <= len(COLOURS) and 1 < len(rest) <= len(MARKERS)
+    compact = len(shown) > MOST_NAMED and colours_suffice
+    if compact:
+        first = dict(zip(plan.factors[0].levels, COLOURS, strict=False))
+        colours = [Style(level, colour, "o", "-") for level, colour in first.items()]
+        markers = [Style(each, "0.4", MARKERS[place % len(MARKERS)], "-") for place, each in enumerate(rest)]
+        shown = [*colours, *markers]
+    handles = [
+        Line2D(
+            [],
+            [],
+            color=style.colour,
+            marker="" if lines else style.marker,
+            linestyle=style.line if lines else "",
+            label=style.label,
+        )
+        for style in shown
+    ]
+    first_name, *others = (factor.name for factor in plan.factors)
+    title = f"colour: {first_name}; shape: {', '.join(others)}" if compact else ", ".join((first_name, *others))
+    columns = int(figure.get_figwidth() * 9.5 // max(len(style.label) + 8 for style in shown))
+    figure.legend(
+        handles=handles,
+        title=title,
+        loc="outside lower center",
+        ncols=max(1, min(6 if compact else 4, columns)),
+        frameon=False,
+        handlelength=3 if lines else 1,
+    )
+
+
 def panels(number: int, *, width: float, height: float, share: bool = False) -> tuple[Figure, list[Axes]]:
     """Return a figure of inches `width` x `height` and its panels side by side, sharing their outcome if asked to."""
     figure = _figure(width, height)
     axes = list(np.atleast_1d(figure.subplots(1, number, sharey=share)))
     for each in axes:
-        each.spines[["top", "right"]].set_visible(False)
-        each.grid(color="0.93")
-        each.set_axisbelow(True)
+        _plain(each)
     return figure, axes
+
+
+def grid_of_panels(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """Return a figure and its panels, row by row, which share both axes."""
+    figure = _figure(width, height)
+    grid = [axes for row in figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False) for axes in row]
+    for each in grid:
+        _plain(each)
+    return figure, grid
 
 
 def bare_panels(rows: int, columns: int, *, width: float, height: float) -> tuple[Figure, list[list[Axes]]]:
@@ -95,7 +142,20 @@ def pixels(figure: Figure) -> np.ndarray:
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+def png(figure: Figure) -> bytes:
+    """Render a figure as PNG; an equal figure gives equal bytes."""
+    image = BytesIO()
+    figure.savefig(image, format="png", metadata={"Software": None})
+    return image.getvalue()
+
+
 def _figure(width: float, height: float) -> Figure:
     figure = Figure(figsize=(width, height), dpi=120, layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def _plain(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="0.93")
+    axes.set_axisbelow(True)

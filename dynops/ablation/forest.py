@@ -10,10 +10,10 @@ from dynops.ablation.drawing import COLOURS, MARKERS, outcome_label, panels, see
 from dynops.ablation.effects import Effect, Effects
 from dynops.ablation.results import SCALES, show, show_interval
 
-KINDS = {"main": 0, "interaction": 1, "claim": 2, "simple": 3}
+KINDS = {"main": 0, "interaction": 1, "slope": 2, "simple": 3}
 """Kinds of effect in the order of the forest; also the place of their colour and marker."""
 MOST_ROWS = 40
-"""A forest with more rows than this leaves its simple effects to the table."""
+"""A forest with more rows than this leaves exploratory simple effects to the table, and then interactions as well."""
 
 
 def forest(effects: Effects) -> Figure:
@@ -36,9 +36,8 @@ def forest(effects: Effects) -> Figure:
             _forest_row(axes[0], place, row, scale)
     _forest_labels(axes[0], rows, effects.unit)
     axes[0].set_xlabel(f"effect on {outcome_label(effects.outcome, effects.unit)}")
-    hidden = sum(_shown(effect) for effect in effects.effects) - len(shown)
     drawn = seeds_shown([len(effect.by_seed) for effect in shown], "mean over seeds", level=effects.level)
-    figure.suptitle(f"Effects: {drawn}" + (f"\n{hidden} simple effects are in the table only" if hidden else ""))
+    figure.suptitle("\n".join([f"Effects: {drawn}", *_left_out(shown, effects)]))
     figure.legend(handles=_forest_legend(shown, effects), loc="outside lower center", ncols=4, frameon=False)
     return figure
 
@@ -49,12 +48,20 @@ def _shown(effect: Effect) -> bool:
 
 def _forest_groups(effects: Effects) -> dict[str, list[Effect]]:
     known = sorted((effect for effect in effects.effects if _shown(effect)), key=lambda effect: KINDS[effect.kind])
-    if len(known) > MOST_ROWS:
-        known = [effect for effect in known if effect.in_family or effect.kind != "simple"]
+    for kind in ("simple", "interaction"):
+        if len(known) > MOST_ROWS:
+            known = [effect for effect in known if effect.in_family or effect.kind != kind]
     return {
         "Confirmatory (Holm-adjusted family)": [effect for effect in known if effect.in_family],
         "Exploratory (unadjusted)": [effect for effect in known if not effect.in_family],
     }
+
+
+def _left_out(shown: Sequence[Effect], effects: Effects) -> list[str]:
+    names = {"simple": "simple effects", "interaction": "interactions"}
+    missing = [effect.kind for effect in effects.effects if _shown(effect) and effect not in shown]
+    counts = [f"{missing.count(kind)} {name}" for kind, name in names.items() if kind in missing]
+    return [f"{' and '.join(counts)} are in the table only"] if counts else []
 
 
 def _forest_row(axes: Axes, place: int, effect: Effect, scale: float) -> None:
@@ -97,7 +104,7 @@ def _forest_legend(shown: Sequence[Effect], effects: Effects) -> list[Line2D]:
                 color=colour,
                 marker=marker,
                 markerfacecolor="white",
-                label=kind if kind == "interaction" else f"{kind} effect",
+                label=f"{kind} effect" if kind in ("main", "simple") else kind,
             )
         )
     if effects.margin:

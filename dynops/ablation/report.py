@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,10 +13,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 from rich.table import Table as TerminalTable
 
+from dynops.ablation.document import Picture, to_markdown
+from dynops.ablation.drawing import png
 from dynops.ablation.effects import Effects, effects
 from dynops.ablation.figures import all_figures
+from dynops.ablation.page import to_page
 from dynops.ablation.plan import Plan
-from dynops.ablation.report_text import PAGES, SERVER, report_text, verdict_sentences
+from dynops.ablation.report_text import PAGES, SERVER, report_document, verdict_sentences
 from dynops.ablation.results import counted
 from dynops.ablation.store import read_study
 from dynops.ablation.tables import terminal_tables
@@ -24,6 +28,24 @@ from dynops.errors import StudyError
 from dynops.records import RunRecord, write_atomically
 
 TEMPORARY = ".report-"
+CAPTIONS = {
+    "effects/": "Filled marks are confirmatory, hollow ones exploratory. Intervals are not adjusted for their number; "
+    "the verdicts in the tables are, where they are confirmatory. Within the grey band two cells count as equivalent.",
+    "factors/": "Lines that are not parallel hint at an interaction; the tables say how surely. Faint marks are single "
+    "seeds.",
+    "over ": "An effect in each regime. Where the regime has a scale, the dashed line is the change of sign, and the "
+    "orange band holds all scales that may be it.",
+    "outcome/cost": "A cell on the grey line has the best mean at no more of that cost. Large marks are on the front "
+    "of outcome and both costs in most resamples of the seeds.",
+    "outcome/learning": "Means over the seeds of complete runs; bands are intervals over seeds.",
+    "shares/attribution": "Each bar begins where the one above ends, so that they add up to the whole change. Lines "
+    "are intervals, each of its own share.",
+    "shares/variance": "What each factor and each interaction explains of the differences between cells.",
+    "power/": "The smallest effect that a number of seeds shows. Dots below their lines are estimates that are smaller "
+    "than what the present seeds can show.",
+    "kernels/": "Kernels that the trained network made for a few images.",
+}
+"""How the figures of a group are read, by the start of their tags."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,13 +53,15 @@ class Report:
     """What a report says, and where it was written."""
 
     folder: Path
-    """The study's folder: it holds `report.md`, `effects.json`, `figures/` and `tensorboard/`."""
+    """The study's folder: it holds `report.md`, `report.html`, `effects.json`, `figures/` and `tensorboard/`."""
     plan: Plan
     """What was decided before the first run."""
     effects: Effects
     """Cells, effects and verdicts."""
     text: str
     """The text of `report.md`."""
+    html: Path
+    """The same as a page: one file that holds its figures."""
     figures: Mapping[str, Path]
     """Files of the figures, by tag."""
 
@@ -47,7 +71,7 @@ class Report:
 
     def verdicts(self) -> list[tuple[str, str]]:
         """Return, for each hypothesis, `H1 is supported` and its claim with what it lacks if it is undecided."""
-        return verdict_sentences(self.effects)
+        return verdict_sentences(self.plan, self.effects)
 
     def pages(self) -> dict[str, str]:
         """Return the addresses of TensorBoard's pages, by what they show, for a server at its usual port."""
@@ -57,8 +81,8 @@ class Report:
 def report(folder: Path) -> Report:
     """Write a study's report, effects, figures and TensorBoard files, from its `records.jsonl` alone.
 
-    Equal records give an equal `report.md` and `effects.json`. Everything is made beside the old report and then put in
-    its place, so that a kill leaves whole files; one process at a time may report on a folder.
+    Equal records give an equal `report.md`, `report.html` and `effects.json`. Everything is made beside the old report
+    and then put in its place, so that a kill leaves whole files; one process at a time may report on a folder.
 
     Args:
         folder: the study's folder; its design may be incomplete.
@@ -70,23 +94,28 @@ def report(folder: Path) -> Report:
     _check_results(folder, records)
     found = effects(records, plan)
     drawn = all_figures(plan, records, found)
-    files = {tag: Path("figures") / _file_name(tag) for tag in drawn}
-    text = report_text(plan, records, found, files)
+    pictures = _pictures(drawn)
+    images = {tag: png(figure) for tag, figure in drawn.items()}
+    document = report_document(plan, records, found, pictures)
+    text = to_markdown(document)
     with _temporary(folder) as beside:
-        _write_figures(beside, drawn, files)
-        write_study(beside / "tensorboard", plan, records, found, drawn)
+        _write_figures(beside, images, pictures)
+        page = to_page(document, beside)
+        write_study(beside / "tensorboard", plan, records, found, images)
         for record in counted(records, plan):
             write_run(beside / "tensorboard", plan, record)
         for part in ("figures", "tensorboard"):
             _swap(beside / part, folder / part)
         write_atomically(folder / "effects.json", json.dumps(found.to_plain(), indent=1, allow_nan=False) + "\n")
+        write_atomically(folder / "report.html", page)
         write_atomically(folder / "report.md", text)
     return Report(
         folder=folder,
         plan=plan,
         effects=found,
         text=text,
-        figures={tag: folder / file for tag, file in files.items()},
+        html=folder / "report.html",
+        figures={tag: folder / picture.file for tag, picture in pictures.items()},
     )
 
 
@@ -101,14 +130,25 @@ def _check_results(folder: Path, records: Sequence[RunRecord]) -> None:
     )
 
 
-def _file_name(tag: str) -> str:
-    return tag.replace("/", "-").replace(" ", "-") + ".png"
-
-
-def _write_figures(folder: Path, figures: Mapping[str, Figure], files: Mapping[str, Path]) -> None:
-    (folder / "figures").mkdir()
+def _pictures(figures: Mapping[str, Figure]) -> dict[str, Picture]:
+    """Name each figure, say what it shows, and give it a file of its own."""
+    found: dict[str, Picture] = {}
+    taken: set[str] = set()
     for tag, figure in figures.items():
-        figure.savefig(folder / files[tag], metadata={"Software": None})
+        stem = re.sub(r"[^\w=,.]+", "-", tag).strip("-")
+        name = next(each for number in range(len(figures) + 1) if (each := f"{stem}{number or ''}") not in taken)
+        taken.add(name)
+        title = " ".join(figure.get_suptitle().split())
+        caption = next((text for start, text in CAPTIONS.items() if tag.startswith(start)), "")
+        file = Path("figures") / f"{name}.png"
+        found[tag] = Picture(name=tag.partition("/")[2], title=title, caption=caption, file=file)
+    return found
+
+
+def _write_figures(folder: Path, images: Mapping[str, bytes], pictures: Mapping[str, Picture]) -> None:
+    (folder / "figures").mkdir()
+    for tag, image in images.items():
+        (folder / pictures[tag].file).write_bytes(image)
 
 
 @contextmanager

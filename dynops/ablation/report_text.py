@@ -1,229 +1,184 @@
-"""The text of a study's report, in Markdown."""
+"""What a study's report holds, section by section: the one source of its Markdown and of its page."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from pathlib import Path
-from urllib.parse import quote
+from collections.abc import Iterator, Mapping, Sequence
 
-from dynops.ablation.effects import Effects
+from dynops.ablation.document import (
+    Block,
+    Document,
+    Finding,
+    Findings,
+    Items,
+    Picture,
+    Section,
+    pictures,
+    sentence,
+)
+from dynops.ablation.effects import Effect, Effects
+from dynops.ablation.overview_tables import profile_table, standing_table, variance_table
 from dynops.ablation.plan import Plan
-from dynops.ablation.results import cell_of, counted, show
+from dynops.ablation.power_table import lacking_table, power_table
+from dynops.ablation.sentences import aliases, changed_family, disagreement, profile_sentences
+from dynops.ablation.setup_text import cost_statement, counts, distinct, losses, setup
 from dynops.ablation.tables import (
-    Table,
     attribution_table,
     cell_table,
     effect_tables,
     seeds_lacking,
-    unit_name,
     verdict_table,
+    verdict_word,
 )
 from dynops.records import RunRecord
 
-BUDGETS = {
-    "as_is": "cells are compared as they are, each at its own cost",
-    "parameters": "each cell has the width at which it has as many parameters as the base",
-    "macs": "each cell has the width at which it takes as many multiply-accumulates as the base",
-    "latency": "each cell has the width at which a training step takes as long as the base's",
-}
 SERVER = "http://localhost:6006"
+ROOT = "regexInput=%5E%5C.%24"
 PAGES = {
     "cells": "#hparams",
-    "figures": "#images&regexInput=%5E%5C.%24",
-    "verdicts and effects": "#text&regexInput=%5E%5C.%24",
-    "evidence with more seeds": "#custom_scalars&regexInput=%5E%5C.%24",
+    "figures": f"#images&{ROOT}",
+    "verdicts and effects": f"#text&{ROOT}",
+    "curves over seeds, and evidence with more seeds": "#custom_scalars&regexInput=%5E%5C.%24%7C%5Emean%2F",
     "curves of one seed": "#scalars&regexInput=seed%3D0%24",
 }
 """TensorBoard's pages of a study; beyond 40 runs it selects none by itself, so the links bring a filter along."""
 FILES = (
-    "`records.jsonl` holds the plan and every run, and all else is made from it: `effects.json` the numbers above, "
-    "`figures/` the figures, `tensorboard/` what `tensorboard --logdir tensorboard` shows: "
+    "`records.jsonl` holds the plan and every run, and all else is made from it: `report.html` this report as a page "
+    "of its own, `effects.json` the numbers above, `figures/` the figures, `tensorboard/` what "
+    "`tensorboard --logdir tensorboard` shows: "
     + ", ".join(f"[{name}]({SERVER}/{page})" for name, page in PAGES.items())
     + "."
 )
 
 
-def report_text(plan: Plan, records: Sequence[RunRecord], effects: Effects, figures: Mapping[str, Path]) -> str:
-    """Write the report of a study.
+def report_document(
+    plan: Plan, records: Sequence[RunRecord], effects: Effects, figures: Mapping[str, Picture]
+) -> Document:
+    """Put the report of a study together.
 
     Args:
         plan: what was decided before the first run.
-        records: all records of the study; equal records give equal text.
+        records: all records of the study; equal records give an equal document.
         effects: what the records say.
-        figures: files of the figures by tag, relative to the report.
+        figures: figures by tag.
     """
-    sections = [
-        f"# {plan.name}",
-        plan.question,
-        "## Verdicts",
-        verdict_text(effects),
-        "## Setup",
-        _setup(plan, records, effects),
-        "## Cells",
-        cell_table(effects).to_markdown(),
-        _cost_statement(effects),
-        *_embedded(figures, "outcome/"),
-        "## Effects",
-        *(part for table in effect_tables(effects, plan) for part in _titled(table)),
-        *(_titled(attribution_table(effects)) if effects.attribution else []),
-        *_embedded(figures, "effects/"),
-        *_embedded(figures, "factors/"),
-        *(["## Kernels", *_embedded(figures, "kernels/")] if _embedded(figures, "kernels/") else []),
-        "## Failures, divergences and gaps",
-        *_losses(plan, records),
-        "## Files",
-        FILES,
-    ]
-    return "\n\n".join(sections) + "\n"
+    sections = (
+        Section(title="Verdicts", blocks=_verdicts(plan, effects)),
+        Section(title="Effects", blocks=_effects(plan, effects, figures)),
+        *_regimes(plan, effects, figures),
+        Section(title="Cells", blocks=_cells(plan, effects, figures)),
+        *_optional("What explains the differences", _variance(effects, figures)),
+        *_optional("What this number of seeds can show", _power(plan, effects, figures)),
+        *_optional("Kernels", pictures(figures, "kernels")),
+        Section(title="Setup", blocks=(Items(lines=tuple(setup(plan, records, effects))),)),
+        Section(title="Exploratory effects, unadjusted", blocks=_exploratory(plan, effects), folded=True),
+        Section(title="Failures, divergences and gaps", blocks=tuple(losses(plan, records))),
+        Section(title="Files", blocks=(FILES,)),
+    )
+    return Document(
+        title=plan.name, question=plan.question, summary=_summary(plan, records, effects), sections=sections
+    )
 
 
-def verdict_text(effects: Effects) -> str:
-    """Write the verdict on each hypothesis, and the table of what was tested."""
-    if not effects.verdicts:
-        return "The plan states no hypotheses."
-    lines = [f"- **{headline}**: {rest}" for headline, rest in verdict_sentences(effects)]
-    return "\n".join(lines) + "\n\n" + verdict_table(effects).to_markdown()
-
-
-def verdict_sentences(effects: Effects) -> list[tuple[str, str]]:
-    """Return, for each hypothesis, `H1 is supported` and its claim with what it lacks if it is undecided."""
-    sentences = []
+def findings(plan: Plan, effects: Effects) -> list[Finding]:
+    """Return the verdict on each hypothesis, with what it lacks if it is undecided."""
+    found = []
     for verdict in effects.verdicts:
-        rest = verdict.claim
-        if verdict.verdict == "undecided":
-            n = min((len(part.by_seed) for part in verdict.parts), default=0)
-            rest += f" It lacks evidence: {seeds_lacking(n, verdict.seeds_needed)}."
-        sentences.append((f"{verdict.name} is {verdict.verdict}", rest))
-    return sentences
+        n = min((len(part.by_seed) for part in verdict.parts), default=0)
+        undecided = verdict.verdict == "undecided"
+        lacks = f"It lacks evidence: {seeds_lacking(n, verdict.seeds_needed)}." if undecided else ""
+        word = verdict_word(verdict, plan)
+        found.append(Finding(name=verdict.name, verdict=word, claim=verdict.claim, lacks=lacks))
+    return found
 
 
-def _setup(plan: Plan, records: Sequence[RunRecord], effects: Effects) -> str:
-    chosen = counted(records, plan)
-    results = [record for record in chosen if record.accepted]
-    cells = len(plan.cell_names())
-    whole = sum(sum(record.seed == seed for record in results) == cells for seed in plan.seeds)
-    factors = "; ".join(f"{factor.name} ({', '.join(factor.levels)})" for factor in plan.factors)
-    direction = "higher" if plan.higher_is_better else "lower"
-    margin = f"; equivalence margin ± {show(plan.margin, plan.unit)}" if plan.margin else "; no equivalence margin"
-    versions = _distinct(records, lambda record: ", ".join(f"{name} {each}" for name, each in record.versions.items()))
-    lines = [
-        f"n = {whole} complete seeds of {len(plan.seeds)} planned, {len(results)} results of "
-        f"{cells * len(plan.seeds)} planned runs",
-        f"Factors, baseline first: {factors}",
-        f"Outcome: {plan.outcome}, {direction} is better, in {unit_name(effects)}{margin}; error level {plan.level:g}",
-        f"Budget rule `{plan.budget}`: {BUDGETS[plan.budget]}",
-        *_tuning(plan),
-        *_registration(plan),
-        f"Device: {_distinct(records, lambda record: record.device)}",
-        f"Versions: {versions}",
-        f"Commit: {_distinct(records, lambda record: record.commit)}",
-        f"Wall time of all runs together: {_duration(sum(record.seconds for record in records))}",
-    ]
-    return "\n".join(f"- {line}" for line in lines)
+def verdict_sentences(plan: Plan, effects: Effects) -> list[tuple[str, str]]:
+    """Return, for each hypothesis, `H1 is supported` and its claim with what it lacks if it is undecided."""
+    return [sentence(finding) for finding in findings(plan, effects)]
 
 
-def _registration(plan: Plan) -> list[str]:
-    if plan.registration is None:
-        return ["Hypotheses: not registered before the first run"]
-    registered = f"registered {plan.registration.time} before the first run, hash {plan.registration.hash}"
-    changes = plan.changes()
-    if not changes:
-        return [f"Hypotheses: {registered}, unchanged since"]
-    return [
-        f"Hypotheses: {registered}; **changed after that**: {'; '.join(changes)}. Verdicts are exploratory where they "
-        "rest on what was changed"
-    ]
+def _optional(title: str, blocks: Sequence[Block]) -> list[Section]:
+    return [Section(title=title, blocks=tuple(blocks))] if blocks else []
 
 
-def _tuning(plan: Plan) -> list[str]:
-    if plan.tuned is None:
-        return []
-    tuned, runs = plan.tuned, len(plan.tuned.factor.levels) * len(plan.tuned.seeds)
-    ends = {tuned.factor.levels[0], tuned.factor.levels[-1]}
-    at_end = [name for name, chosen in zip(plan.cell_names(), tuned.chosen, strict=True) if chosen in ends]
-    best = ", ".join(
-        f"{chosen} for {' '.join(cells)}"
-        for chosen in tuned.factor.levels
-        if (cells := [name for name, each in zip(plan.cell_names(), tuned.chosen, strict=True) if each == chosen])
-    )
-    note = f"; **at an end of the candidates** for {' '.join(at_end)}: a better one may lie beyond" if at_end else ""
-    return [
-        f"Tuned for each cell on data that the comparison does not evaluate, {runs} runs a cell: {tuned.factor.name} "
-        f"among {', '.join(tuned.factor.levels)} gave {best}{note}"
-    ]
-
-
-def _distinct(records: Sequence[RunRecord], read: Callable[[RunRecord], str]) -> str:
-    found: dict[str, int] = {}
-    for record in records:
-        found[read(record)] = found.get(read(record), 0) + 1
-    if len(found) == 1:
-        return next(iter(found)) or "not recorded"
-    return "; ".join(
-        f"{each or 'not recorded'} ({number} of {len(records)} records)" for each, number in sorted(found.items())
+def _summary(plan: Plan, records: Sequence[RunRecord], effects: Effects) -> tuple[str, ...]:
+    words = [verdict_word(verdict, plan) for verdict in effects.verdicts]
+    numbers = [f"{words.count(word)} {word}" for word in dict.fromkeys(words)]
+    whole, results, planned = counts(plan, records)
+    return (
+        f"n = {whole} of {len(plan.seeds)} seeds",
+        f"{results} of {planned} runs",
+        distinct(records, lambda record: record.device or "device not recorded"),
+        *([f"hypotheses: {', '.join(numbers)}"] if numbers else []),
     )
 
 
-def _duration(seconds: float) -> str:
-    if seconds < 60:
-        return f"{seconds:.1f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+def _verdicts(plan: Plan, effects: Effects) -> tuple[Block, ...]:
+    if not effects.verdicts:
+        return ("The plan states no hypotheses.",)
+    parts = [part for verdict in effects.verdicts for part in verdict.parts]
+    return (Findings(rows=tuple(findings(plan, effects))), verdict_table(effects, plan), disagreement(parts))
 
 
-def _cost_statement(effects: Effects) -> str:
-    cells = [cell for cell in effects.cells if cell.n]
-    parts, equal = [], True
-    for name, costs in (
-        ("parameters", {cell.name: cell.parameters for cell in cells}),
-        ("MACs", {cell.name: cell.macs for cell in cells}),
-    ):
-        low, high = min(costs, key=costs.__getitem__), max(costs, key=costs.__getitem__)
-        if costs[low] == costs[high]:
-            parts.append(f"{name} are equal in all cells ({costs[low]:,})")
-            continue
-        equal = False
-        ratio = f", {costs[high] / costs[low]:.2f} times as many" if costs[low] else ""
-        parts.append(f"{name} range from {costs[low]:,} ({low}) to {costs[high]:,} ({high}){ratio}")
-    claim = "Cells are compared at equal cost" if equal else "**Cells are compared at unequal cost**"
-    return f"{claim}: {'; '.join(parts)}."
+def _cells(plan: Plan, effects: Effects, figures: Mapping[str, Picture]) -> tuple[Block, ...]:
+    blocks: list[Block] = [cell_table(effects), cost_statement(effects), *pictures(figures, "outcome")]
+    if effects.standings:
+        blocks.append(Section(title="Where cells stand", blocks=(standing_table(effects, plan),)))
+    return tuple(blocks)
 
 
-def _titled(table: Table) -> list[str]:
-    return [f"### {table.title}", table.to_markdown() if table.rows else "None."]
+def _effects(plan: Plan, effects: Effects, figures: Mapping[str, Picture]) -> tuple[Block, ...]:
+    family = [effect for effect in effects.effects if effect.in_family]
+    confirmatory: list[Block] = [effect_tables(effects, plan)[0], *_beside(family)]
+    if late := changed_family(plan, family):
+        confirmatory.append(late)
+    blocks: list[Block] = [Section(title="Confirmatory effects", blocks=tuple(confirmatory))]
+    blocks += pictures(figures, "effects")
+    if effects.attribution:
+        table = attribution_table(effects)
+        blocks.append(Section(title=table.title, blocks=(table, *_tagged(figures, "shares/attribution"))))
+    return (*blocks, *pictures(figures, "factors"))
 
 
-def _embedded(figures: Mapping[str, Path], group: str) -> list[str]:
-    return [
-        f"![{tag.removeprefix(group)}]({quote(file.as_posix())})"
-        for tag, file in figures.items()
-        if tag.startswith(group)
-    ]
+def _exploratory(plan: Plan, effects: Effects) -> tuple[Block, ...]:
+    shown = [effect for effect in effects.effects if not effect.in_family]
+    lacking = lacking_table(effects)
+    also = (Section(title=lacking.title, blocks=(lacking,)),) if lacking.rows else ()
+    return (effect_tables(effects, plan)[1], *_beside(shown), *also)
 
 
-def _losses(plan: Plan, records: Sequence[RunRecord]) -> list[str]:
-    chosen = counted(records, plan)
-    lines = [
-        f"- {record.status}: {cell_of(record, plan)}, seed {record.seed}: {_last_line(record.reason)}"
-        for record in chosen
-        if record.status != "complete"
-    ]
-    present = {(cell_of(record, plan), record.seed) for record in chosen}
-    for cell in plan.cell_names():
-        gaps = [seed for seed in plan.seeds if (cell, seed) not in present]
-        if gaps:
-            lines.append(f"- not run: {cell}, {'seed' if len(gaps) == 1 else 'seeds'} {_numbers(gaps)}")
-    parts = ["\n".join(lines) if lines else "None: every planned run is complete."]
-    healed = sum(not record.accepted for record in records) - sum(not record.accepted for record in chosen)
-    if healed:
-        parts.append(f"Failed attempts that a later attempt at the same run replaced: {healed}.")
-    if any(record.status == "failed" for record in chosen):
-        parts.append("The whole tracebacks are in `records.jsonl`.")
-    return parts
+def _beside(shown: Sequence[Effect]) -> Iterator[Block]:
+    """Yield what is said of effects below their table."""
+    if shown:
+        yield disagreement(shown)
+    if lines := aliases(shown):
+        yield Items(lines=lines)
 
 
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason recorded"
+def _regimes(plan: Plan, effects: Effects, figures: Mapping[str, Picture]) -> list[Section]:
+    sections = []
+    for regime in plan.regimes:
+        blocks = [
+            Section(
+                title=profile.name,
+                blocks=(
+                    Items(lines=profile_sentences(profile, effects, plan)),
+                    profile_table(profile, effects, plan),
+                    *_tagged(figures, f"over {regime}/{profile.name}"),
+                ),
+            )
+            for profile in effects.profiles
+            if profile.regime == regime
+        ]
+        sections += _optional(f"Over {regime}", blocks)
+    return sections
 
 
-def _numbers(values: Iterable[int]) -> str:
-    return ", ".join(str(value) for value in values)
+def _variance(effects: Effects, figures: Mapping[str, Picture]) -> list[Block]:
+    return [variance_table(effects), *_tagged(figures, "shares/variance")] if effects.variance else []
+
+
+def _power(plan: Plan, effects: Effects, figures: Mapping[str, Picture]) -> list[Block]:
+    table = power_table(effects, plan)
+    return [table, *pictures(figures, "power")] if table.rows else []
+
+
+def _tagged(figures: Mapping[str, Picture], tag: str) -> list[Picture]:
+    return [figures[tag]] if tag in figures else []

@@ -1,6 +1,7 @@
 """Which records of a study count, and how their outcome is shown in its unit."""
 
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 
 from dynops.ablation.plan import Plan
 from dynops.records import RunRecord, cell_name
@@ -58,3 +59,17 @@ def span(numbers: Iterable[int]) -> str:
 def cell_of(record: RunRecord, plan: Plan) -> str:
     """Name a record's cell with its factors in the order of the plan."""
     return cell_name({factor.name: record.levels[factor.name] for factor in plan.factors})
+
+
+def comparable(plan: Plan, names: Sequence[str]) -> bool:
+    """Whether cells that differ in the named factors alone can be averaged over all others, and then compared.
+
+    They can where each combination of these factors' levels meets all other factors' levels in equal numbers.
+    """
+    others = [factor.name for factor in plan.factors if factor.name not in names]
+    met: dict[tuple[str, ...], Counter[tuple[str, str]]] = {}
+    for levels in plan.cell_levels():
+        count = met.setdefault(tuple(levels[name] for name in names), Counter())
+        count.update((name, levels[name]) for name in others)
+    first = next(iter(met.values()))
+    return all(count == first for count in met.values())

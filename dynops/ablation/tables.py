@@ -1,7 +1,8 @@
-"""Tables of a study's verdicts, cells and effects: rows of text, for Markdown and for the terminal alike."""
+"""Tables of a study's verdicts, cells and effects: rows of text, for Markdown, pages and the terminal alike."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import Literal
 
 from rich.table import Table as TerminalTable
@@ -14,6 +15,7 @@ from dynops.ablation.verdicts import FEWEST_SEEDS, MOST_SEEDS, POWER
 
 SIDES: dict[str, Literal["left", "right"]] = {"l": "left", "r": "right"}
 RULES = {"l": ":--", "r": "--:"}
+BOOTSTRAP = "studentised bootstrap interval over seeds, which follows a skewed contrast where t does not"
 NEEDS = f"seeds in all for {100 * POWER:g} % power at its present size"
 
 
@@ -29,9 +31,11 @@ class Table:
     note: str = ""
     """A sentence below the table."""
 
-    def to_markdown(self) -> str:
-        """Write the table as Markdown, without its title."""
-        lines = [_line(self.columns), _line(RULES[side] for side in self.sides), *(_line(row) for row in self.rows)]
+    def to_markdown(self, width: int | None = None) -> str:
+        """Write the table as Markdown, without its title, cells broken at a width where one is given, heads at half."""
+        rows = [row if width is None else [_broken(cell, width) for cell in row] for row in self.rows]
+        head = self.columns if width is None else [_broken(name, width // 2) for name in self.columns]
+        lines = [_line(head), _line(RULES[side] for side in self.sides), *map(_line, rows)]
         return "\n".join([*lines, "", self.note] if self.note else lines)
 
     def to_terminal(self, *columns: str) -> TerminalTable:
@@ -48,16 +52,16 @@ class Table:
 def terminal_tables(effects: Effects, plan: Plan) -> list[TerminalTable]:
     """Make the tables that a study prints at its end: the cells, and the confirmatory effects if there are any."""
     cells, (confirmatory, _) = cell_table(effects), effect_tables(effects, plan)
-    interval = _interval_name(effects)
+    interval = interval_name(effects)
     made = [cells.to_terminal("cell", f"mean {effects.outcome}", "95 % interval", "n", "parameters", "MACs")]
     if confirmatory.rows:
         made.append(confirmatory.to_terminal("effect", "estimate", interval, "n", "p Holm", "verdict"))
     return made
 
 
-def verdict_table(effects: Effects) -> Table:
+def verdict_table(effects: Effects, plan: Plan) -> Table:
     """List each hypothesis with its verdict, and each combination that was tested with its estimate."""
-    rows = [row for verdict in effects.verdicts for row in _verdict_rows(verdict, effects)]
+    rows = [row for verdict in effects.verdicts for row in _verdict_rows(verdict, plan, effects)]
     return Table(
         title="Verdicts",
         columns=(
@@ -65,13 +69,12 @@ def verdict_table(effects: Effects) -> Table:
             "verdict",
             "tested against 0",
             "estimate",
-            _interval_name(effects),
+            interval_name(effects),
             "n",
             "p for",
             "p against",
-            "what it lacks",
         ),
-        sides="lllrrrrrl",
+        sides="lllrrrrr",
         rows=tuple(rows),
         note=f"Estimates are in {unit_name(effects)}, with the margin of the claim taken off. "
         "p for and p against are Holm-adjusted over all hypotheses.",
@@ -103,19 +106,19 @@ def cell_table(effects: Effects) -> Table:
 def effect_tables(effects: Effects, plan: Plan) -> tuple[Table, Table]:
     """List the effects of the confirmatory family, and apart from them the exploratory ones."""
     margin = f" p equivalent: against ± {show(effects.margin, effects.unit)}." if effects.margin else ""
-    note = f"Estimates are in {unit_name(effects)}.{margin} needs n: {NEEDS}."
-    measured = ("effect", "estimate", _interval_name(effects), "n", "p")
+    note = f"Estimates are in {unit_name(effects)}. bootstrap: {BOOTSTRAP}.{margin} needs n: {NEEDS}."
+    measured = ("effect", "estimate", interval_name(effects), "bootstrap", "n", "p")
     confirmatory = Table(
         title="Confirmatory effects",
         columns=(*measured, "p Holm", "p equivalent, Holm", "verdict", "needs n"),
-        sides="lrrrrrrlr",
+        sides="lrrrrrrrlr",
         rows=tuple(_effect_row(effect, effects, plan) for effect in effects.effects if effect.in_family),
         note=f"The family that the plan states: verdicts hold at level {effects.level:g} over the family. {note}",
     )
     exploratory = Table(
         title="Exploratory effects, unadjusted",
         columns=(*measured, "p equivalent", "verdict", "needs n"),
-        sides="lrrrrrlr",
+        sides="lrrrrrrlr",
         rows=tuple(_effect_row(effect, effects, plan) for effect in effects.effects if not effect.in_family),
         note=f"Outside the stated family: each verdict holds at level {effects.level:g} on its own, without adjustment "
         f"for their number; it suggests, and confirms nothing. {note}",
@@ -129,8 +132,8 @@ def attribution_table(effects: Effects) -> Table:
     gain = effects.attribution[0].estimate if known else None
     return Table(
         title="Attribution of the whole change",
-        columns=("part", "share", "of the whole", _interval_name(effects), "n", "p"),
-        sides="lrrrrr",
+        columns=("part", "share", "of the whole", interval_name(effects), "bootstrap", "n", "p"),
+        sides="lrrrrrr",
         rows=tuple(_share_row(each, gain, effects) for each in effects.attribution),
         note=f"Shapley shares, in {unit_name(effects)}: what a part adds, averaged over all orders of changing the "
         "parts; they add up to the whole, of which a part has a percentage where the whole differs from 0. "
@@ -143,6 +146,23 @@ def unit_name(effects: Effects) -> str:
     return f"points (hundredths of {effects.outcome})" if effects.unit == "points" else f"units of {effects.outcome}"
 
 
+def verdict_word(verdict: Verdict, plan: Plan) -> str:
+    """Return a verdict, marked where it rests on what was changed after the study was registered."""
+    return f"{verdict.verdict} (exploratory)" if verdict.name in changed_hypotheses(plan) else verdict.verdict
+
+
+def changed_hypotheses(plan: Plan) -> set[str]:
+    """Return the names of hypotheses that are judged otherwise than it was registered; none in a plan without it.
+
+    Those that were added or changed; all, where the outcome, its direction or the error level was changed.
+    """
+    if plan.registration is None:
+        return set()
+    was, now = plan.registration.statement, plan.statement()
+    judged = (was.outcome, was.higher_is_better, was.level) == (now.outcome, now.higher_is_better, now.level)
+    return {each.name for each in now.hypotheses if not judged or each not in was.hypotheses}
+
+
 def seeds_lacking(n: int, seeds_needed: int | None) -> str:
     """Say what an undecided effect or hypothesis lacks."""
     if n < FEWEST_SEEDS:
@@ -152,23 +172,20 @@ def seeds_lacking(n: int, seeds_needed: int | None) -> str:
     return f"about {seeds_needed:,} {NEEDS}, has {n}"
 
 
-def _verdict_rows(verdict: Verdict, effects: Effects) -> list[tuple[str, ...]]:
-    n = min((len(part.by_seed) for part in verdict.parts), default=0)
-    lacks = seeds_lacking(n, verdict.seeds_needed) if verdict.verdict == "undecided" else ""
+def _verdict_rows(verdict: Verdict, plan: Plan, effects: Effects) -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for number, part in enumerate(verdict.parts):
         first = number == 0
         rows.append(
             (
                 verdict.name if first else "",
-                verdict.verdict if first else "",
+                verdict_word(verdict, plan) if first else "",
                 part.name,
                 show(part.estimate, effects.unit, signed=True),
                 show_interval(part.interval, effects.unit, signed=True),
                 str(len(part.by_seed)),
                 show_p(verdict.p_supported) if first else "",
                 show_p(verdict.p_refuted) if first else "",
-                lacks if first else "",
             )
         )
     return rows
@@ -193,12 +210,13 @@ def _effect_row(effect: Effect, effects: Effects, plan: Plan) -> tuple[str, ...]
         effect.name,
         show(effect.estimate, effects.unit, signed=True),
         show_interval(effect.interval, effects.unit, signed=True),
+        show_interval(effect.robust, effects.unit, signed=True),
         str(n) if n == len(plan.seeds) else f"{n} of {len(plan.seeds)}",
         show_p(effect.p),
         *((show_p(effect.p_holm),) if effect.in_family else ()),
         show_p(effect.p_equivalence),
         effect.verdict,
-        _needs(n, effect.seeds_needed) if effect.verdict == "undecided" else "",
+        needs(n, effect.seeds_needed) if effect.verdict == "undecided" else "",
     )
 
 
@@ -209,12 +227,14 @@ def _share_row(share: Effect, gain: float | None, effects: Effects) -> tuple[str
         show(share.estimate, effects.unit, signed=True),
         part,
         show_interval(share.interval, effects.unit, signed=True),
+        show_interval(share.robust, effects.unit, signed=True),
         str(len(share.by_seed)),
         show_p(share.p),
     )
 
 
-def _needs(n: int, seeds_needed: int | None) -> str:
+def needs(n: int, seeds_needed: int | None) -> str:
+    """Write how many seeds in all an undecided effect or hypothesis needs."""
     if n < FEWEST_SEEDS:
         return f"at least {FEWEST_SEEDS}"
     return f">{MOST_SEEDS:,}" if seeds_needed is None else f"{seeds_needed:,}"
@@ -227,8 +247,13 @@ def show_p(p: float | None) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _interval_name(effects: Effects) -> str:
+def interval_name(effects: Effects) -> str:
+    """Head a column of intervals."""
     return f"{100 * (1 - effects.level):g} % interval"
+
+
+def _broken(cell: str, width: int) -> str:
+    return "<br>".join(wrap(cell, width)) if len(cell) > width else cell
 
 
 def _line(cells: Iterable[str] | Sequence[str]) -> str:

@@ -8,31 +8,40 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from struct import unpack
 
-from matplotlib.figure import Figure
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata, plugin_data_pb2
 from tensorboard.plugins.hparams.summary_v2 import Discrete, HParam, Metric, hparams_config_pb, hparams_pb
 from torch.utils.tensorboard import SummaryWriter
 
-from dynops.ablation.drawing import pixels
+from dynops.ablation.document import section_text
 from dynops.ablation.effects import Effects
+from dynops.ablation.margins import (
+    ROOT_RUN,
+    TAGS,
+    Point,
+    evidence_charts,
+    layout_summary,
+    mean_curves,
+    points_by_run,
+)
 from dynops.ablation.plan import Plan
-from dynops.ablation.report_text import verdict_text
-from dynops.ablation.results import SCALES, cell_of, counted
-from dynops.ablation.tables import cell_table, effect_tables
-from dynops.ablation.verdicts import FEWEST_SEEDS, Effect, mean_interval
+from dynops.ablation.report_text import report_document
+from dynops.ablation.results import cell_of, counted
 from dynops.records import RunRecord
 
-TAGS = {"train_loss": "train/loss", "loss": "evaluation/loss", "accuracy": "evaluation/accuracy"}
-"""Where the entries of a history go; any other entry keeps its name."""
 COSTS = ("parameters", "macs", "step_milliseconds")
 """Costs of a run that stand beside its metrics."""
 NAMES = {"final/diverged": "share diverged", "final/macs": "MACs", "final/step_milliseconds": "step, ms"}
 """How the HParams page calls a metric that does not go by its own name."""
 REASONS = {"failed": "run/failure", "diverged": "run/divergence"}
-EVIDENCE = "with more seeds"
-"""Group of the tags that grow with the seeds: TensorBoard opens the first groups only, and this one sorts last."""
+WIDTH = 28
+"""Characters at which TensorBoard's text page breaks cells of tables; by itself it breaks words in narrow ones."""
+RGBA = 4
+"""What TensorBoard calls the colours of our figures."""
+AHEAD = 1.0
+"""Seconds by which what holds over the seeds is dated before the first run."""
 
 
 def write_run(folder: Path, plan: Plan, record: RunRecord) -> Path:
@@ -68,76 +77,44 @@ def write_run(folder: Path, plan: Plan, record: RunRecord) -> Path:
 
 
 def write_study(
-    folder: Path, plan: Plan, records: Sequence[RunRecord], effects: Effects, figures: Mapping[str, Figure]
+    folder: Path, plan: Plan, records: Sequence[RunRecord], effects: Effects, images: Mapping[str, bytes]
 ) -> None:
-    """Write the root run: the experiment config, tables as text, figures, and the evidence as seeds come in.
+    """Write what holds over the seeds: the root run, and a run for the mean curves of each level and of each cell.
 
-    TensorBoard lists runs by their first moment; this one is dated before all runs, so that it heads the list.
+    The root run has the experiment config, the report's sections as text, the figures, and the evidence as seeds come
+    in. TensorBoard lists runs by their first moment; these are dated before all others, so that they head the list.
 
     Args:
         folder: the study's log folder, which holds no other root run.
         plan: what was decided before the first run.
-        records: the study's records, for the metrics that exist.
+        records: the study's records.
         effects: what the records say.
-        figures: figures by tag.
+        images: figures by tag, as PNG.
     """
-    moment = time.time() - max((record.seconds for record in records), default=0.0) - 1
+    moment = time.time() - max((record.seconds for record in records), default=0.0) - AHEAD
     with _writer(folder) as writer:
         factors = [HParam(factor.name, Discrete(list(factor.levels), dtype=str)) for factor in plan.factors]
         _add(writer, hparams_config_pb(hparams=factors, metrics=_metrics(plan, counted(records, plan))), moment)
-        writer.add_text("report/1 verdicts", f"**{plan.question}**\n\n{verdict_text(effects)}")
-        for number, table in enumerate((*effect_tables(effects, plan), cell_table(effects)), start=2):
-            if table.rows:
-                writer.add_text(f"report/{number} {table.title.lower()}", table.to_markdown())
-        for tag, figure in figures.items():
-            writer.add_image(tag, pixels(figure), dataformats="HWC")
-        _write_evidence(writer, plan, effects)
+        for number, section in enumerate(report_document(plan, records, effects, {}).sections, start=1):
+            question = f"**{plan.question}**\n\n" if number == 1 else ""
+            text = question + section_text(section, width=WIDTH)
+            writer.add_text(f"report/{number:02} {section.title.lower()}", text, walltime=moment)
+        for tag, image in images.items():
+            _add(writer, _image(tag, image), moment)
+        drawn = [*mean_curves(plan, records, effects.level), *evidence_charts(plan, effects)]
+        for name, points in points_by_run(drawn).items():
+            if name == ROOT_RUN:
+                _write_points(writer, points, moment)
+            else:
+                with _writer(folder / name) as own:
+                    _write_points(own, points, moment + AHEAD / 2)
+        if drawn:
+            _add(writer, layout_summary(drawn), moment)
 
 
-def evidence(effect: Effect, plan: Plan, level: float) -> dict[int, tuple[float, float, float]]:
-    """Return an effect's estimate and both ends of its interval by the number of seeds that were complete.
-
-    Args:
-        effect: gives its value in each complete seed.
-        plan: gives the order of the seeds, and the unit of the numbers.
-        level: one minus the confidence.
-    """
-    values = [effect.by_seed[seed] * SCALES[plan.unit] for seed in plan.seeds if seed in effect.by_seed]
-    sums = {}
-    for n in range(FEWEST_SEEDS, len(values) + 1):
-        mean, interval = mean_interval(values[:n], level)
-        if interval is not None:
-            sums[n] = (mean, *interval)
-    return sums
-
-
-def _write_evidence(writer: SummaryWriter, plan: Plan, effects: Effects) -> None:
-    groups = {
-        "hypotheses": [
-            (f"{verdict.name}: {part.name}", part) for verdict in effects.verdicts for part in verdict.parts
-        ],
-        "confirmatory effects": [(effect.name, effect) for effect in effects.effects if effect.in_family],
-        "exploratory effects": [
-            (effect.name, effect) for effect in effects.effects if not effect.in_family and effect.kind != "simple"
-        ],
-    }
-    layout: dict[str, dict[str, list[str | list[str]]]] = {}
-    for group, members in groups.items():
-        for title, effect in members:
-            tags = [f"{EVIDENCE}/{_plain_tag(title)}/{part}" for part in ("estimate", "low", "high")]
-            sums = evidence(effect, plan, effects.level)
-            for n, numbers in sums.items():
-                for tag, number in zip(tags, numbers, strict=True):
-                    writer.add_scalar(tag, number, n)
-            if sums:
-                layout.setdefault(f"{group} {EVIDENCE}", {})[title] = ["Margin", tags]
-    if layout:
-        writer.add_custom_scalars(layout)
-
-
-def _plain_tag(title: str) -> str:
-    """Return a title without round brackets: a margin chart stays empty where its tags hold them."""
-    return title.replace("(", "[").replace(")", "]")
+def _write_points(writer: SummaryWriter, points: Iterable[Point], moment: float) -> None:
+    for tag, step, value in points:
+        writer.add_scalar(tag, value, step, walltime=moment)
 
 
 def _metrics(plan: Plan, records: Iterable[RunRecord]) -> list[Metric]:
@@ -154,6 +131,15 @@ def _finals(record: RunRecord) -> dict[str, float]:
         "final/diverged": float(record.status == "diverged"),
         **{f"final/{name}": float(getattr(record, name)) for name in COSTS},
     }
+
+
+def _image(tag: str, image: bytes) -> Summary:
+    width, height = unpack(">II", image[16:24])  # the first chunk of a PNG begins with its size
+    summary = Summary()
+    summary.value.add(
+        tag=tag, image=Summary.Image(height=height, width=width, colorspace=RGBA, encoded_image_string=image)
+    )
+    return summary
 
 
 def _session_end(status: int, end: float) -> Summary:

@@ -1,19 +1,27 @@
 """Figures: what is drawn, from studies whose numbers are known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
-from dynops.ablation.claims import Difference
-from dynops.ablation.designs import Levels
+from dynops.ablation.claims import Difference, Slope
+from dynops.ablation.cost_figure import costs
+from dynops.ablation.curve_figures import curves
+from dynops.ablation.designs import Levels, OneFactor
 from dynops.ablation.drawing import COLOURS, cell_styles, pixels
 from dynops.ablation.effects import effects
-from dynops.ablation.figures import all_figures, costs, curves, interaction, pairs
+from dynops.ablation.figures import all_figures, interaction, pairs
 from dynops.ablation.forest import MOST_ROWS, forest
 from dynops.ablation.heat_maps import kernel_maps
 from dynops.ablation.plan import Plan
+from dynops.ablation.power import detectable
+from dynops.ablation.power_figure import power_curve
+from dynops.ablation.regime_figures import over_regime
 from dynops.ablation.results import counted
+from dynops.ablation.share_figures import attribution_bars, variance_bars
 from dynops.ablation.verdicts import mean_interval
 from dynops.errors import RecordError
 from dynops.records import RunRecord
@@ -112,6 +120,14 @@ def test_long_forest_leaves_simple_effects_to_the_table():
     rows = sum(effect.kind == "simple" for effect in found.effects)
     assert len(found.effects) > MOST_ROWS
     assert f"{rows} simple effects are in the table only" in title(figure)
+
+
+def test_longer_forest_leaves_interactions_to_the_table_too():
+    plan = plan_of(KERNEL, Levels("operator", tuple(f"o{each}" for each in range(23))), seeds=1)
+    found = effects(records_of(plan), plan)
+    figure = forest(found)
+    assert title(figure).endswith("\n112 simple effects and 44 interactions are in the table only")
+    assert len(labels(figure.axes[0].yaxis)) == 1 + 2 + 22
 
 
 def test_interaction_draws_a_line_for_each_level_through_the_means(plan):
@@ -231,3 +247,182 @@ def test_first_result_of_a_point_counts_and_a_failure_only_without_one(plan):
 def test_interval_of_three_values_is_the_t_interval():
     mean, interval = mean_interval([1.0, 2.0, 3.0])
     assert (mean, interval) == (2.0, pytest.approx((2 - 2.484, 2 + 2.484), abs=1e-3))
+
+
+DATA = Levels("data", ("few", "some", "all"), scale=(0.05, 0.2, 1.0))
+SHARING = Difference("channels", "grouped", "specific")
+
+
+def regimes(gains=(0.06, 0.02, -0.04), **rest):
+    """A study over data, in which sharing channels gains so much in each regime."""
+    settings = {"regimes": ("data",), "family": (SHARING,), "margin": 0.01, **rest}
+    plan = plan_of(settings.pop("data", DATA), CHANNELS, **settings)
+    generator = np.random.default_rng(0)
+    records = [
+        RunRecord(
+            levels=levels,
+            seed=seed,
+            status="complete",
+            metrics={
+                "accuracy": 0.7
+                + gains[DATA.levels.index(levels["data"])] * (levels["channels"] == "grouped")
+                + 0.002 * generator.normal()
+            },
+            parameters=100,
+            macs=100,
+        )
+        for seed in plan.seeds
+        for levels in plan.cell_levels()
+    ]
+    return plan, effects(records, plan)
+
+
+def test_effect_over_a_scale_has_a_logarithmic_axis_intervals_margin_and_zero_line():
+    plan, found = regimes()
+    (axes,) = over_regime(plan, found, found.profiles[0]).axes
+    assert axes.get_xscale() == "log"
+    assert labels(axes.xaxis) == ["few\n0.05", "some\n0.2", "all\n1"]
+    points = next(line for line in axes.lines if line.get_label() == "effect")
+    expected = [(place, 100 * each.estimate) for place, each in zip(DATA.scale, found.profiles[0].at, strict=True)]
+    np.testing.assert_allclose(np.transpose(points.get_data()), expected)
+    bars = [line for line in axes.lines if line.get_linewidth() == 2]
+    assert [tuple(line.get_ydata()) for line in bars] == [
+        tuple(100 * end for end in each.interval) for each in found.profiles[0].at
+    ]
+    assert any(list(line.get_ydata()) == [0, 0] for line in axes.lines)
+    assert len(axes.patches) == 2
+    assert "n = 8 seeds" in title(axes.figure)
+
+
+def test_effect_over_a_scale_marks_its_change_of_sign_and_what_may_be_it():
+    plan, found = regimes()
+    (axes,) = over_regime(plan, found, found.profiles[0]).axes
+    change = found.profiles[0].sign_change
+    line = next(line for line in axes.lines if line.get_linestyle() == "--")
+    assert list(line.get_xdata()) == [change.estimate] * 2
+    band = axes.patches[-1].get_extents().transformed(axes.transData.inverted())
+    assert (band.x0, band.x1) == (pytest.approx(change.low), pytest.approx(change.high))
+    assert [text.get_text() for text in axes.texts] == [f"changes its sign at {change.estimate:.3g}"]
+
+
+def test_effect_that_keeps_its_sign_has_no_mark():
+    plan, found = regimes(gains=(0.06, 0.05, 0.04))
+    (axes,) = over_regime(plan, found, found.profiles[0]).axes
+    assert not axes.texts
+    assert len(axes.patches) == 1
+
+
+def test_effect_over_regimes_without_a_scale_has_no_line():
+    plan, found = regimes(data=Levels("data", DATA.levels))
+    (axes,) = over_regime(plan, found, found.profiles[0]).axes
+    assert axes.get_xscale() == "linear"
+    assert labels(axes.xaxis) == list(DATA.levels)
+    assert [len(line.get_xdata()) for line in axes.lines] == [2, 2, 2, 2, 3]
+    assert not [line for line in axes.lines if len(line.get_xdata()) == 3 and line.get_linestyle() == "-"]
+
+
+def test_slope_in_the_family_has_a_row_in_the_forest():
+    _, found = regimes(family=(SHARING, Slope(SHARING, "data")))
+    rows = labels(forest(found).axes[0].yaxis)
+    assert rows[2] == "slope along data of channels: grouped - specific"
+
+
+def test_costs_show_the_front_as_a_line_and_its_sureness_as_size(plan):
+    found = effects(records_of(plan), plan)
+    left, right = costs(plan, found).axes
+    for axes, cost in ((left, "parameters"), (right, "macs")):
+        line = next(line for line in axes.lines if line.get_label() == "front")
+        assert line.get_drawstyle() == "steps-post"
+        xs, ys = line.get_data()
+        for cell in found.cells:
+            best = max(each.mean for each in found.cells if getattr(each, cost) <= getattr(cell, cost))
+            on_line = (getattr(cell, cost), pytest.approx(100 * best)) in list(zip(xs, ys, strict=True))
+            assert on_line or best > cell.mean
+    sizes = {
+        (line.get_xdata()[0], line.get_ydata()[0]): line.get_markersize()
+        for line in left.lines
+        if len(line.get_xdata()) == 1
+    }
+    for cell, standing in zip(found.cells, found.standings, strict=True):
+        assert sizes[cell.parameters, 100 * cell.mean] == pytest.approx(5 + 7 * standing.front_probability)
+
+
+def test_many_cells_have_a_panel_for_each_level_and_all_others_in_grey():
+    plan = plan_of(KERNEL, Levels("depth", ("2", "4", "6", "8")), seeds=3)
+    figure = curves(plan, records_of(plan))
+    assert [axes.get_title() for axes in figure.axes] == [f"depth={depth}" for depth in (2, 4, 6, 8)]
+    assert [bool(axes.get_xlabel()) for axes in figure.axes] == [True] * 4
+    for axes in figure.axes:
+        colours = [line.get_color() for line in axes.lines]
+        assert colours == ["0.88"] * 9 + list(COLOURS[:3])
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == list(KERNEL.levels)
+
+
+def test_twelve_operators_have_a_panel_each_and_no_legend():
+    plan = plan_of(Levels("operator", tuple(f"o{each}" for each in range(13))), seeds=1)
+    figure = curves(plan, records_of(plan))
+    visible = [axes for axes in figure.axes if axes.get_visible()]
+    assert [len(axes.lines) for axes in visible] == [13] * 13
+    assert [bool(axes.get_xlabel()) for axes in visible] == [False] * 9 + [True] * 4
+    assert not figure.legends
+
+
+def test_legend_of_many_cells_names_levels_and_not_cells():
+    plan = plan_of(KERNEL, Levels("depth", tuple("abcdef")), seeds=1)
+    figure = costs(plan, effects(records_of(plan), plan))
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == [*KERNEL.levels, *"abcdef"]
+    assert legend.get_title().get_text() == "colour: kernel; shape: depth"
+
+
+def test_shares_of_a_change_add_up_to_the_whole(plan):
+    change = (Difference("kernel", "window", "constant"), Difference("channels", "grouped", "specific"))
+    found = effects(records_of(plan), replace(plan, change=change))
+    (axes,) = attribution_bars(found).axes
+    first, second, whole = axes.patches
+    assert first.get_x() == 0
+    assert second.get_x() == pytest.approx(first.get_width())
+    assert second.get_x() + second.get_width() == pytest.approx(whole.get_width())
+    assert (whole.get_x(), whole.get_width()) == (0, pytest.approx(100 * found.attribution[0].estimate))
+    lines = [tuple(line.get_xdata()) for line in axes.lines if line.get_marker() == "|"]
+    low, high = found.attribution[2].interval
+    start = found.attribution[1].estimate
+    assert lines[1] == pytest.approx((100 * (start + low), 100 * (start + high)))
+    assert attribution_bars(effects(records_of(plan), plan)) is None
+
+
+def test_shares_of_variance_are_drawn_in_percent(plan):
+    found = effects(records_of(plan), plan)
+    (axes,) = variance_bars(found).axes
+    assert [bar.get_width() for bar in axes.patches] == pytest.approx([100 * each.share for each in found.variance])
+    assert labels(axes.yaxis)[0] == "kernel"
+    assert sum(bar.get_width() for bar in axes.patches) == pytest.approx(100)
+
+
+def test_power_curve_falls_with_the_seeds_and_marks_the_present_number_and_the_margin(plan):
+    found = effects(records_of(plan), plan)
+    (axes,) = power_curve(plan, found).axes
+    (effect,) = (each for each in found.effects if each.in_family)
+    curve = next(line for line in axes.lines if line.get_label() == effect.name)
+    sizes = dict(zip(*curve.get_data(), strict=True))
+    assert list(sizes)[:3] == [3, 4, 5]
+    assert max(sizes) == 32
+    assert list(sizes.values()) == sorted(sizes.values(), reverse=True)
+    assert sizes[8] == pytest.approx(100 * detectable(effect.values.std(ddof=1), 8, 0.05))
+    (dot,) = (line for line in axes.lines if len(line.get_xdata()) == 1)
+    assert (dot.get_xdata()[0], dot.get_ydata()[0]) == (8, pytest.approx(100 * abs(effect.estimate)))
+    assert any(list(line.get_xdata()) == [8, 8] for line in axes.lines)
+    assert any(list(line.get_ydata()) == [1, 1] for line in axes.lines)
+    assert [text.get_text() for text in axes.texts] == ["n = 8", "margin"]
+
+
+def test_no_power_curve_without_a_family_or_with_two_seeds(plan):
+    assert power_curve(plan, effects(records_of(plan), replace(plan, family=()))) is None
+    few = replace(plan, seeds=(0, 1))
+    assert power_curve(few, effects(records_of(few), few)) is None
+
+
+def test_pairs_that_a_design_does_not_balance_are_not_drawn():
+    plan = plan_of(KERNEL, CHANNELS, Levels("depth", ("2", "4")))
+    assert pairs(plan) == [("kernel", "channels"), ("kernel", "depth"), ("channels", "depth")]
+    assert pairs(replace(plan, design=OneFactor(ways=("in",)))) == []

@@ -13,8 +13,11 @@ from rich.console import Console
 
 from dynops.ablation.claims import Bounded, Difference, Exceeds, Hypothesis, Interaction
 from dynops.ablation.designs import Levels
+from dynops.ablation.document import to_markdown
+from dynops.ablation.effects import effects
 from dynops.ablation.plan import Plan
 from dynops.ablation.report import report
+from dynops.ablation.report_text import report_document
 from dynops.ablation.store import write_study
 from dynops.ablation.tables import Table, show_p
 from dynops.errors import StudyError
@@ -87,6 +90,11 @@ def reported(folder, plan, records):
     return report(folder)
 
 
+def text_of(plan, records):
+    """The Markdown alone, without figures."""
+    return to_markdown(report_document(plan, records, effects(records, plan), {}))
+
+
 def row_of(text, start):
     """The cells of the first table row that starts so."""
     line = next(line for line in text.splitlines() if line.startswith(f"| {start}"))
@@ -107,9 +115,13 @@ def contents(folder):
     return {file: (folder / file).read_bytes() for file in files if not file.parts[0].startswith(".report-")}
 
 
-def test_report_gives_question_verdicts_and_what_an_undecided_one_lacks(tmp_path):
-    made = reported(tmp_path, factorial(), runs_of(factorial()))
-    text = (tmp_path / "report.md").read_text()
+@pytest.fixture(scope="module")
+def made(tmp_path_factory):
+    return reported(tmp_path_factory.mktemp("study"), factorial(), runs_of(factorial()))
+
+
+def test_report_gives_question_verdicts_and_what_an_undecided_one_lacks(made):
+    text = (made.folder / "report.md").read_text()
     assert text == made.text
     assert text.startswith("# which_part\n\nWhich part drives the gain?\n")
     assert "- **H1 is supported**: The pixel gains more than a point." in text
@@ -122,21 +134,21 @@ def test_report_gives_question_verdicts_and_what_an_undecided_one_lacks(tmp_path
     assert row_of(text, "H1")[:6] == expected
 
 
-def test_report_gives_the_numbers_of_cells_and_effects(tmp_path):
+def test_report_gives_the_numbers_of_cells_and_effects():
     plan = factorial()
     runs = runs_of(plan)
-    text = reported(tmp_path, plan, runs).text
+    text = text_of(plan, runs)
     values = [100 * run.metrics["accuracy"] for run in runs if run.cell == "kernel=pixel,channels=grouped"]
     cell = row_of(text, "kernel=pixel, channels=grouped")
     assert cell[1] == f"{np.mean(values):.2f}"
     assert cell[3:] == ["5", "2,500", "64,000", "1.50", "0", "0"]
     effect = row_of(text, "kernel: pixel - constant")
-    assert (effect[1], effect[3], effect[7]) == ("+4.00", "5", "differs")
-    assert text.index("### Confirmatory effects") < text.index("### Exploratory effects, unadjusted")
+    assert (effect[1], effect[4], effect[8]) == ("+4.00", "5", "differs")
+    assert text.index("### Confirmatory effects") < text.index("## Exploratory effects, unadjusted")
 
 
-def test_setup_states_seeds_device_versions_commit_and_time(tmp_path):
-    text = reported(tmp_path, factorial(), runs_of(factorial())).text
+def test_setup_states_seeds_device_versions_commit_and_time():
+    text = text_of(factorial(), runs_of(factorial()))
     for line in (
         "- n = 5 complete seeds of 5 planned, 20 results of 20 planned runs",
         "- Outcome: accuracy, higher is better, in points (hundredths of accuracy); equivalence margin ± 1.00",
@@ -149,37 +161,37 @@ def test_setup_states_seeds_device_versions_commit_and_time(tmp_path):
         assert line in text
 
 
-def test_records_from_two_commits_are_told_apart(tmp_path):
+def test_records_from_two_commits_are_told_apart():
     plan = factorial()
     runs = [*runs_of(plan)[:-1], run_of(plan, plan.cell_levels()[-1], 4, commit="fed")]
-    assert "- Commit: 0123abc (19 of 20 records); fed (1 of 20 records)" in reported(tmp_path, plan, runs).text
+    assert "- Commit: 0123abc (19 of 20 records); fed (1 of 20 records)" in text_of(plan, runs)
 
 
-def test_unequal_costs_are_stated_with_their_numbers(tmp_path):
-    text = reported(tmp_path, factorial(), runs_of(factorial())).text
+def test_unequal_costs_are_stated_with_their_numbers():
+    text = text_of(factorial(), runs_of(factorial()))
     assert (
         "**Cells are compared at unequal cost**: parameters range from 1,000 (kernel=constant,channels=specific) "
         "to 2,500 (kernel=pixel,channels=grouped), 2.50 times as many; MACs are equal in all cells (64,000)."
     ) in text
 
 
-def test_equal_costs_are_stated_too(tmp_path):
-    text = reported(tmp_path, factorial(), runs_of(factorial(), parameters=7)).text
+def test_equal_costs_are_stated_too():
+    text = text_of(factorial(), runs_of(factorial(), parameters=7))
     assert "Cells are compared at equal cost: parameters are equal in all cells (7)" in text
 
 
-def test_failures_divergences_and_gaps_are_listed_with_reasons(tmp_path):
+def test_failures_divergences_and_gaps_are_listed_with_reasons():
     plan = factorial()
     runs = runs_of(plan)
     runs[0] = run_of(plan, runs[0].levels, 0, status="diverged", reason="loss was inf in epoch 2")
-    text = reported(tmp_path, plan, [*runs[:-3], failure_of(plan, 1, 4), failure_of(plan, 0, 0)]).text
+    text = text_of(plan, [*runs[:-3], failure_of(plan, 1, 4), failure_of(plan, 0, 0)])
     losses = text[text.index("## Failures") : text.index("## Files")]
-    assert "- diverged: kernel=constant,channels=specific, seed 0: loss was inf in epoch 2\n" in losses
-    assert "- failed: kernel=constant,channels=grouped, seed 4: RuntimeError: out of memory\n" in losses
+    assert "- diverged: kernel=constant,channels=specific, seed 0: `loss was inf in epoch 2`\n" in losses
+    assert "- failed: kernel=constant,channels=grouped, seed 4: `RuntimeError: out of memory`\n" in losses
     assert "- not run: kernel=pixel,channels=specific, seed 4\n" in losses
     assert "Failed attempts that a later attempt at the same run replaced: 1." in losses
     assert "- n = 4 complete seeds of 5 planned, 17 results of 20 planned runs" in text
-    assert row_of(text, "kernel: pixel - constant")[3] == "4 of 5"
+    assert row_of(text, "kernel: pixel - constant")[4] == "4 of 5"
 
 
 def test_every_embedded_figure_is_there(tmp_path):
@@ -187,17 +199,17 @@ def test_every_embedded_figure_is_there(tmp_path):
     made = reported(tmp_path, factorial(), runs_of(factorial(), images=images))
     embedded = [unquote(link) for link in re.findall(r"!\[.*?\]\((.*?)\)", made.text)]
     assert {tmp_path / link for link in embedded} == set(made.figures.values()) == set((tmp_path / "figures").iterdir())
-    assert len(embedded) == 8
+    assert len(embedded) == 10
     assert all((tmp_path / link).read_bytes().startswith(b"\x89PNG") for link in embedded)
 
 
 def test_report_twice_is_equal_and_leaves_no_other_files(tmp_path):
     reported(tmp_path, factorial(), runs_of(factorial()))
-    first = {name: (tmp_path / name).read_bytes() for name in ("report.md", "effects.json")}
+    first = {name: (tmp_path / name).read_bytes() for name in ("report.md", "report.html", "effects.json")}
     report(tmp_path)
     assert {name: (tmp_path / name).read_bytes() for name in first} == first
     names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"records.jsonl", "report.md", "effects.json", "figures", "tensorboard"}
+    assert names == {"records.jsonl", "report.md", "report.html", "effects.json", "figures", "tensorboard"}
 
 
 def test_report_drops_figures_that_its_records_no_longer_give(tmp_path):
@@ -206,9 +218,8 @@ def test_report_drops_figures_that_its_records_no_longer_give(tmp_path):
     assert not (tmp_path / "figures" / "outcome-learning-curves.png").exists()
 
 
-def test_effects_are_written_as_plain_numbers(tmp_path):
-    made = reported(tmp_path, factorial(), runs_of(factorial()))
-    assert json.loads((tmp_path / "effects.json").read_text()) == json.loads(json.dumps(made.effects.to_plain()))
+def test_effects_are_written_as_plain_numbers(made):
+    assert json.loads((made.folder / "effects.json").read_text()) == json.loads(json.dumps(made.effects.to_plain()))
 
 
 def test_report_killed_half_way_leaves_the_old_one(tmp_path):
@@ -226,6 +237,7 @@ def test_report_killed_half_way_leaves_the_old_one(tmp_path):
 
 
 def test_report_that_raises_leaves_the_old_one_and_no_rest(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["dynops.ablation.report"], "all_figures", lambda *_: {})
     reported(tmp_path, factorial(), runs_of(factorial()))
     before = contents(tmp_path)
 
@@ -238,8 +250,7 @@ def test_report_that_raises_leaves_the_old_one_and_no_rest(tmp_path, monkeypatch
     assert contents(tmp_path) == before
 
 
-def test_terminal_shows_cells_confirmatory_effects_and_verdicts(tmp_path):
-    made = reported(tmp_path, factorial(), runs_of(factorial()))
+def test_terminal_shows_cells_confirmatory_effects_and_verdicts(made):
     text = printed(made.tables())
     assert "kernel=pixel, channels=grouped" in text
     assert "+4.00" in text
@@ -248,13 +259,13 @@ def test_terminal_shows_cells_confirmatory_effects_and_verdicts(tmp_path):
     assert [headline for headline, _ in made.verdicts()] == ["H1 is supported", "H2 is refuted", "H3 is supported"]
 
 
-def test_two_seeds_give_estimates_without_intervals(tmp_path):
+def test_two_seeds_give_estimates_without_intervals():
     plan = factorial(seeds=2)
-    text = reported(tmp_path, plan, runs_of(plan)).text
+    text = text_of(plan, runs_of(plan))
     assert "- **H1 is undecided**: The pixel gains more than a point." in text
     assert "It lacks evidence: needs at least 3 complete seeds, has 2." in text
     effect = row_of(text, "kernel: pixel - constant")
-    assert effect[2:] == ["-", "2", "-", "-", "-", "undecided", "at least 3"]
+    assert effect[2:] == ["-", "-", "2", "-", "-", "-", "undecided", "at least 3"]
 
 
 def test_single_result_is_reported(tmp_path):
@@ -292,6 +303,22 @@ def test_study_without_a_result_says_why(tmp_path):
     with pytest.raises(StudyError, match=r"has 0 results and 0 failures: .* Run the study first\.$"):
         report(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["records.jsonl"]
+
+
+def test_files_of_figures_have_plain_names_of_their_own(tmp_path):
+    plan = plan_of(Levels("kernel", ("a+b", "a-b")), CHANNELS, seeds=1)
+    images = {"inputs": np.zeros((1, 1, 2, 2)).tolist(), "kernels": {"layer": [[[0.0, 1.0], [2.0, 3.0]]]}}
+    made = reported(tmp_path, plan, runs_of(plan, history=(), images=images))
+    names = {tag: path.name for tag, path in made.figures.items() if "specific" in tag}
+    assert names == {
+        "kernels/kernel=a+b,channels=specific": "kernels-kernel=a-b,channels=specific.png",
+        "kernels/kernel=a-b,channels=specific": "kernels-kernel=a-b,channels=specific1.png",
+    }
+
+
+def test_markdown_cells_may_be_broken():
+    table = Table(title="t", columns=("effect size", "b"), sides="lr", rows=(("kernel: pixel - constant", "1"),))
+    assert table.to_markdown(width=14) == ("| effect<br>size | b |\n| :-- | --: |\n| kernel: pixel<br>- constant | 1 |")
 
 
 def test_markdown_cells_may_hold_bars():

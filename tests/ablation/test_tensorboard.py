@@ -9,6 +9,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -17,11 +18,13 @@ from tensorboard.plugins.hparams import metadata
 from tensorboard.plugins.hparams.plugin_data_pb2 import HParamsPluginData
 
 from dynops.ablation.claims import Difference, Exceeds, Hypothesis, Interaction
-from dynops.ablation.designs import Levels
+from dynops.ablation.cost_figure import costs
+from dynops.ablation.designs import Levels, OneFactor
+from dynops.ablation.drawing import png
 from dynops.ablation.effects import effects
-from dynops.ablation.figures import costs
+from dynops.ablation.margins import evidence, mean_curves
 from dynops.ablation.plan import Plan
-from dynops.ablation.tensorboard import evidence, write_run, write_study
+from dynops.ablation.tensorboard import write_run, write_study
 from dynops.ablation.verdicts import t_interval
 from dynops.records import RunRecord
 
@@ -80,7 +83,7 @@ def study(tmp_path, plan, records):
         metrics={"accuracy": 0.1, "loss": 9.0},
     )
     found = effects(records, plan)
-    write_study(tmp_path, plan, records, found, {"outcome/cost": costs(plan, found)})
+    write_study(tmp_path, plan, records, found, {"outcome/cost": png(costs(plan, found))})
     for record in records:
         write_run(tmp_path, plan, record)
     return tmp_path
@@ -165,10 +168,13 @@ def test_root_run_holds_tables_figures_and_layout(study):
     root = read(study)
     assert root.Tags()["images"] == ["outcome/cost"]
     tensors = root.Tags()["tensors"]
-    assert {"report/1 verdicts/text_summary", "report/2 confirmatory effects/text_summary"} <= set(tensors)
-    assert root.SummaryMetadata("report/1 verdicts/text_summary").plugin_data.plugin_name == "text"
-    text = root.Tensors("report/1 verdicts/text_summary")[0].tensor_proto.string_val[0].decode()
+    sections = [tag.split("/")[1] for tag in tensors if tag.startswith("report/")]
+    assert sections[:3] == ["01 verdicts", "02 effects", "03 cells"]
+    assert root.SummaryMetadata("report/01 verdicts/text_summary").plugin_data.plugin_name == "text"
+    text = root.Tensors("report/01 verdicts/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "**H1 is " in text
+    assert "| H1 |" in text
+    assert "<br>" in root.Tensors("report/02 effects/text_summary")[0].tensor_proto.string_val[0].decode()
     assert root.SummaryMetadata("custom_scalars__config__").plugin_data.plugin_name == "custom_scalars"
 
 
@@ -195,6 +201,57 @@ def test_margin_charts_have_no_round_brackets_in_their_tags(study):
     tags = [tag for tag in read(study).Tags()["scalars"] if "x channels" in tag]
     assert tags
     assert not any("(" in tag or ")" in tag for tag in tags)
+
+
+def test_mean_curve_of_a_level_averages_the_other_cells_in_each_seed(plan, records):
+    kernel, channels, cell = mean_curves(plan, with_accuracy(records), 0.05)
+    assert (kernel.category, kernel.title) == ("learning curves by kernel", "evaluation/accuracy by kernel")
+    assert list(kernel.curves) == ["mean/kernel=constant", "mean/kernel=pixel", "mean/kernel=window"]
+    values = [np.mean([outcome_of(place, seed) for place in (2, 3)]) for seed in plan.seeds]
+    low, high = t_interval(np.array(values), 0.05)
+    assert kernel.curves["mean/kernel=pixel"] == {
+        epoch: pytest.approx((np.mean(values), float(low), float(high))) for epoch in (1, 2)
+    }
+    assert len(channels.curves) == 2
+    assert len(cell.curves) == 6
+    assert all(run.startswith("mean/cell/kernel=") for run in cell.curves)
+
+
+def with_accuracy(records):
+    return [
+        replace(each, history=tuple({"epoch": epoch, "accuracy": each.metrics["accuracy"]} for epoch in (1, 2)))
+        for each in records
+    ]
+
+
+def test_mean_curve_leaves_out_a_seed_that_lacks_a_cell_and_is_not_drawn_below_three(plan, records):
+    fewer = with_accuracy(records)[1:]
+    kernel, _, cell = mean_curves(plan, fewer, 0.05)
+    values = [np.mean([outcome_of(place, seed) for place in (0, 1)]) for seed in (1, 2, 3)]
+    assert kernel.curves["mean/kernel=constant"][1][0] == pytest.approx(np.mean(values))
+    few = Plan.from_plain({**plan.to_plain(), "seeds": [0, 1]})
+    assert not list(mean_curves(few, fewer, 0.05))
+    assert len(cell.curves) == 6
+
+
+def test_factor_that_a_design_does_not_balance_has_no_mean_curve(plan, records):
+    alone = replace(plan, design=OneFactor(ways=("in",)), family=(), hypotheses=())
+    (cell,) = mean_curves(alone, with_accuracy(records), 0.05)
+    assert cell.category == "learning curves by cell"
+    assert len(cell.curves) == 4
+
+
+def test_mean_curves_are_runs_of_their_own(study):
+    run = read(study / "mean" / "kernel=pixel")
+    tags = [f"with margins/kernel/evaluation/accuracy/{end}" for end in ("estimate", "low", "high")]
+    assert set(tags) <= set(run.Tags()["scalars"])
+    assert [each.step for each in run.Scalars(tags[0])] == [1, 2]
+
+
+def test_image_has_the_size_of_its_figure(study):
+    (image,) = read(study).Images("outcome/cost")
+    assert (image.width, image.height) == (1260, 614)
+    assert image.encoded_image_string.startswith(b"\x89PNG")
 
 
 def test_tensorflow_is_not_needed():
@@ -264,9 +321,28 @@ def test_hparams_page_has_a_row_for_each_cell_averaged_over_its_seeds(server, pl
     assert statuses == ["STATUS_FAILURE"] + ["STATUS_SUCCESS"] * 23
     assert ask(server + "runs")[0] == "."
     assert "outcome/cost" in ask(server + "plugin/images/tags")["."]
-    assert "report/1 verdicts/text_summary" in ask(server + "plugin/text/tags")["."]
+    assert "report/01 verdicts/text_summary" in ask(server + "plugin/text/tags")["."]
     titles = [group["title"] for group in ask(server + "plugin/custom_scalars/layout")["category"]]
-    assert "hypotheses with more seeds" in titles
+    assert titles == [
+        "learning curves by kernel",
+        "learning curves by channels",
+        "learning curves by cell",
+        "hypotheses with more seeds",
+        "confirmatory effects with more seeds",
+        "exploratory effects with more seeds",
+    ]
+    for chart in charts(ask(server + "plugin/custom_scalars/layout")):
+        assert runs_with(ask(server + "plugin/scalars/tags"), chart), chart["title"]
+
+
+def charts(layout):
+    return [chart for category in layout["category"] for chart in category["chart"]]
+
+
+def runs_with(tags, chart):
+    """The runs that hold all three tags of a margin chart."""
+    (series,) = chart["margin"]["series"]
+    return [run for run, known in tags.items() if set(series.values()) <= set(known)]
 
 
 def accuracy_of(group):
