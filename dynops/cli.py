@@ -9,8 +9,9 @@ from jsonargparse import auto_cli
 from rich.console import Console
 from rich.text import Text
 
-from dynops.ablation import Report, report
-from dynops.ablation.planning import needed_seeds
+from dynops.ablation import Report, SearchPlan, SearchReport, report, search_report
+from dynops.ablation.reporting.planning import needed_seeds
+from dynops.ablation.store import holds
 from dynops.cards import card, family, find, markdown, rows, table
 from dynops.errors import DynopsError
 
@@ -57,13 +58,24 @@ def show(made: Report) -> None:
     console.print("\n".join(lines), markup=False, soft_wrap=True)
 
 
+def show_search(made: SearchReport) -> None:
+    """Print the front that a search found, and how to look at the rest."""
+    console = Console(highlight=False)
+    for each in made.tables():
+        console.print(each)
+    console.print(made.closing(), markup=False, soft_wrap=True)
+
+
 def report_command(folder: Path) -> None:
-    """Make a study's report, figures and TensorBoard files anew from its records.
+    """Make the report, figures and TensorBoard files of a study or a search anew from its records.
 
     Args:
-        folder: the study's folder.
+        folder: of the study or search.
     """
-    show(report(folder))
+    if holds(folder, SearchPlan):
+        show_search(search_report(folder))
+    else:
+        show(report(folder))
 
 
 def seeds_command(folder: Path, effect: float = 0.01) -> None:

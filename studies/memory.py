@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from rich.console import Console
 from torch import nn
 
-from dynops.ablation.tables import Table
+from dynops.ablation.reporting.tables import Table
 from dynops.cli import command
 from dynops.errors import SpecError
 from dynops.parts.cost import parameters

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from rich.console import Console
 
 from dynops import Channels, Dynamic, Operator, Window, zoo
 from dynops.ablation import Factor, Job, Objective, Search, search_report
-from dynops.cli import command
+from dynops.cli import command, show_search
 from dynops.data import Digits, ImageData
 from dynops.errors import SpecError
 from dynops.nets import ResidualNetwork
@@ -151,11 +150,7 @@ def main(
     place = folder or Path("runs") / f"pareto-{data}{'' if fraction is None else f'-{fraction:g}'}"
     pareto = search(images, recipe, run, check, trials=trials, seeds=seeds, sampler=sampler)
     pareto.execute(place)
-    made = search_report(place)
-    console = Console(highlight=False)
-    for table in made.tables():
-        console.print(table)
-    console.print(made.closing(), markup=False, soft_wrap=True)
+    show_search(search_report(place))
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def test_an_error_has_its_message_alone_and_status_2(tmp_path: Path) -> None:
 def test_help_says_what_the_arguments_mean() -> None:
     run = dynops("report", "--help")
     assert run.returncode == 0
-    assert "the study's folder" in run.stdout
+    assert "of the study or search" in run.stdout
 
 
 def test_ctrl_c_ends_with_status_130() -> None:
@@ -132,3 +132,12 @@ def test_card_of_a_name_that_there_is_not(monkeypatch: pytest.MonkeyPatch, capsy
         run_here(monkeypatch, "card", "involutoin")
     assert ended.value.code == 2
     assert "Near: involution, involution_keras." in " ".join(capsys.readouterr().err.split())
+
+
+def test_seeds_are_planned_from_a_study(tmp_path: Path) -> None:
+    results = Path(__file__).resolve().parents[1] / "studies" / "results" / "which_part-digits"
+    run = dynops("seeds", str(results), "--effect", "0.02")
+    assert run.returncode == 0
+    assert "Seeds that show 2.00 with 80 % power" in run.stdout
+    run = dynops("seeds", str(tmp_path))
+    assert run.returncode == 2

@@ -5,10 +5,10 @@ from dynops.ablation.designs import Fraction, FullFactorial, OneFactor
 from dynops.ablation.effects import Effects, effects
 from dynops.ablation.factor import Factor
 from dynops.ablation.plan import Plan
-from dynops.ablation.report import Report, report
-from dynops.ablation.search import Range, Search
-from dynops.ablation.search_plan import Objective, SearchPlan, read_search
-from dynops.ablation.search_report import SearchReport, search_report
+from dynops.ablation.reporting.report import Report, report
+from dynops.ablation.searches.plan import Objective, SearchPlan, read_search
+from dynops.ablation.searches.report import SearchReport, search_report
+from dynops.ablation.searches.search import Range, Search
 from dynops.ablation.store import read_study
 from dynops.ablation.study import Job, Study
 from dynops.ablation.tuning import Tuning

@@ -4,7 +4,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from dynops.ablation.bootstrap import studentised_interval
 from dynops.ablation.claims import Hypothesis
 from dynops.ablation.contrasts import (
     Outcomes,
@@ -18,8 +17,9 @@ from dynops.ablation.contrasts import (
 )
 from dynops.ablation.listing import aliases, listed
 from dynops.ablation.plan import Plan
-from dynops.ablation.power import hypothesis_seeds, seeds_for
 from dynops.ablation.shapley import shares, whole
+from dynops.ablation.statistics.bootstrap import studentised_interval
+from dynops.ablation.statistics.power import hypothesis_seeds, seeds_for
 from dynops.ablation.verdicts import (
     Effect,
     Interval,

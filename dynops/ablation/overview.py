@@ -16,12 +16,12 @@ from dynops.ablation.contrasts import (
 )
 from dynops.ablation.designs import FullFactorial
 from dynops.ablation.judging import judged, measured
-from dynops.ablation.nested import Pooled, pool
-from dynops.ablation.pareto import front
 from dynops.ablation.plan import Plan
-from dynops.ablation.ranks import Improvement, improvement, rank
-from dynops.ablation.scale import SignChange, sign_change
-from dynops.ablation.variance import variance_shares
+from dynops.ablation.statistics.nested import Pooled, pool
+from dynops.ablation.statistics.pareto import front
+from dynops.ablation.statistics.ranks import Improvement, improvement, rank
+from dynops.ablation.statistics.scale import SignChange, sign_change
+from dynops.ablation.statistics.variance import variance_shares
 from dynops.ablation.verdicts import Effect
 from dynops.records import cell_name
 

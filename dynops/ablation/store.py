@@ -1,14 +1,17 @@
-"""The file `records.jsonl` of a study: its plan in the first line, then one accepted result or failure a line."""
+"""The file `records.jsonl`: a plan in the first line, then one accepted result or failure a line."""
 
 import json
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TypeVar
 
 from dynops.ablation.plan import Plan
 from dynops.errors import SpecError, StudyError
 from dynops.records import RunRecord, read_records, write_atomically
+from dynops.specs import Spec
 
 RECORDS = "records.jsonl"
+P = TypeVar("P", bound=Spec)
 
 
 def read_study(path: Path) -> tuple[Plan, list[RunRecord]]:
@@ -20,22 +23,39 @@ def read_study(path: Path) -> tuple[Plan, list[RunRecord]]:
         StudyError: there is no such file, or its first line holds no plan.
         RecordError: a whole line is not a record; nothing is changed on disk.
     """
+    return read_planned(path, Plan, "study")
+
+
+def read_planned(path: Path, kind: type[P], what: str) -> tuple[P, list[RunRecord]]:
+    """Read a plan of some kind and its records; arguments and errors as in `read_study`."""
     file = path / RECORDS if path.is_dir() else path
     if not file.is_file():
-        raise StudyError(f"{path} has no {RECORDS}: must be the folder of a study. Start the study there first.")
-    with open(file, "rb") as lines:
-        first = lines.readline()
+        raise StudyError(f"{path} has no {RECORDS}: must be the folder of a {what}. Start the {what} there first.")
     try:
-        plan = Plan.from_plain(json.loads(first)["plan"])
+        plan = kind.from_plain(_first_line(file)["plan"])
     except (ValueError, KeyError, TypeError, SpecError) as error:
         raise StudyError(
-            f"{file} has a first line that is no plan ({error}): must be made by this version of dynops. "
+            f"{file} has a first line that is no plan of a {what} ({error}): must be made by this version of dynops. "
             "Use another folder, or the version that made it."
         ) from error
     return plan, read_records(file, skip=1)
 
 
-def write_study(path: Path, plan: Plan, records: Iterable[RunRecord]) -> None:
-    """Write a study's plan and records to `records.jsonl` in a folder, whole or not at all."""
+def holds(path: Path, kind: type[Spec]) -> bool:
+    """Whether a folder holds a plan of some kind."""
+    try:
+        return bool(_first_line(path / RECORDS)["plan"]["type"] == kind.__name__)
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def write_study(path: Path, plan: Spec, records: Iterable[RunRecord]) -> None:
+    """Write a plan and records to `records.jsonl` in a folder, whole or not at all."""
     lines = [json.dumps({"plan": plan.to_plain()}, allow_nan=False), *(record.to_json() for record in records)]
     write_atomically(path / RECORDS, "\n".join(lines) + "\n")
+
+
+def _first_line(file: Path) -> dict[str, dict[str, object]]:
+    with open(file, "rb") as lines:
+        first: dict[str, dict[str, object]] = json.loads(lines.readline())
+    return first

@@ -15,9 +15,9 @@ from dynops.ablation.ledger import DesignPoint, Ledger
 from dynops.ablation.listing import check
 from dynops.ablation.plan import Plan
 from dynops.ablation.progress import Progress
+from dynops.ablation.reporting.tensorboard import write_run
 from dynops.ablation.resume import keep_results, reconcile, run_folder
 from dynops.ablation.store import RECORDS, read_study
-from dynops.ablation.tensorboard import write_run
 from dynops.ablation.tuning import FOLDER, Tuning, check_tuning
 from dynops.errors import RecordError, SpecError, StudyError
 from dynops.records import RunRecord, append_record

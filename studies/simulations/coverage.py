@@ -4,12 +4,12 @@ from itertools import combinations
 
 import numpy as np
 
-from dynops.ablation.bootstrap import FEWEST, RESAMPLES, draw_seeds, studentised_ends
 from dynops.ablation.claims import Difference, Slope
 from dynops.ablation.contrasts import weights
 from dynops.ablation.designs import Levels
-from dynops.ablation.scale import SignChange, sign_change
-from dynops.ablation.variance import component, variance_shares
+from dynops.ablation.statistics.bootstrap import FEWEST, RESAMPLES, draw_seeds, studentised_ends
+from dynops.ablation.statistics.scale import SignChange, sign_change
+from dynops.ablation.statistics.variance import component, variance_shares
 from dynops.ablation.verdicts import t_interval
 from dynops.records import cell_name
 from studies.simulations.planted import DRAWS, INTERVALS, LEVEL, SHAPE, cells_with, covers, noise

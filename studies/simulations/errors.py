@@ -8,7 +8,13 @@ from statsmodels.stats.power import TTestPower
 from dynops.ablation.claims import Exceeds
 from dynops.ablation.contrasts import combinations
 from dynops.ablation.plan import Plan
-from dynops.ablation.power import detectable, margin_for, seeds_for_effect, two_stage_interval, two_stage_seeds
+from dynops.ablation.statistics.power import (
+    detectable,
+    margin_for,
+    seeds_for_effect,
+    two_stage_interval,
+    two_stage_seeds,
+)
 from dynops.ablation.verdicts import holm_rows, p_bounded, p_different, p_equivalent, p_exceeds, t_interval
 from studies.simulations.planted import CELLS, FAMILY, LEVEL, cells_with, covers, noise, plan, row, rows
 

@@ -7,8 +7,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import ScalarFormatter
 
-from dynops.ablation.drawing import COLOURS, LINES, MARKERS, panels
-from dynops.ablation.tables import Table
+from dynops.ablation.reporting.drawing import COLOURS, LINES, MARKERS, panels
+from dynops.ablation.reporting.tables import Table
 from dynops.ablation.verdicts import POWER
 from studies.simulations.errors import EDGES, PILOT
 from studies.simulations.planted import DRAWS, INTERVALS, LEVEL, SEEDS

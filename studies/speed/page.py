@@ -8,7 +8,7 @@ from statistics import median
 from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 
-from dynops.ablation.drawing import pixels
+from dynops.ablation.reporting.drawing import pixels
 from studies.speed.peers import DIRECTIONS
 from studies.speed.sweeps import PEERS, VALUES, of_axis
 from studies.speed.tables import HEADS, Saved, tables

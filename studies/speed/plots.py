@@ -7,7 +7,7 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from dynops.ablation.drawing import COLOURS, LINES, MARKERS, panels
+from dynops.ablation.reporting.drawing import COLOURS, LINES, MARKERS, panels
 from studies.speed.peers import BASE, DIRECTIONS, OWN
 from studies.speed.place import Shape
 from studies.speed.roofline import Roofline

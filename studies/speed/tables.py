@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from statistics import median, quantiles
 from typing import Any
 
-from dynops.ablation.tables import Table
+from dynops.ablation.reporting.tables import Table
 from studies.speed.peers import BASE, COMPILED, DIRECTIONS, LAYER, OWN
 from studies.speed.place import DTYPES, Place, Shape
 from studies.speed.roofline import Roofline, Work, work

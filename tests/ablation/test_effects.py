@@ -18,7 +18,7 @@ from dynops.ablation.contrasts import weights
 from dynops.ablation.designs import Levels
 from dynops.ablation.effects import Effect, Effects, effects
 from dynops.ablation.plan import Plan
-from dynops.ablation.tables import attribution_table
+from dynops.ablation.reporting.tables import attribution_table
 from dynops.errors import RecordError, SpecError
 from dynops.records import RunRecord, cell_name
 from dynops.specs import canonical_json

@@ -1,0 +1,1 @@
+"""Reports: tables, figures, pages and TensorBoard files, from the records of a study alone."""
