@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from dynops.ablation.claims import Hypothesis
+from dynops.ablation.claims import Hypothesis, Slope
 from dynops.ablation.contrasts import (
     Outcomes,
     Sample,
@@ -42,7 +42,8 @@ def attributed(plan: Plan, outcomes: Outcomes, seeds: Sequence[int]) -> list[Eff
     for contrast in listed(plan):
         values = sample(weights(contrast, plan), outcomes, seeds)
         name, key = contrast_name(contrast), identity(contrast, plan)
-        row = measured(name, contrast_kind(contrast), values, plan.level, plan.margin)
+        margin = 0.0 if isinstance(contrast, Slope) else plan.margin  # which is one of outcomes, not of their slopes
+        row = measured(name, contrast_kind(contrast), values, plan.level, margin)
         others = tuple(other for other in other_names.get(key, ()) if other != name)
         rows.append(replace(row, contrast=contrast, in_family=key in family, aliases=others))
     inside = [index for index, row in enumerate(rows) if row.in_family]
