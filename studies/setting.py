@@ -26,7 +26,7 @@ DATA: dict[str, Callable[..., ImageData]] = {
     "fashion_mnist": FashionMnist,
 }
 MARGIN = 0.01  # one point of accuracy: a smaller difference is none to a user
-LEARNING_RATES = (3e-3, 1e-2, 3e-2)
+LEARNING_RATES = (3e-3, 1e-2, 3e-2, 1e-1)
 TUNING_SEEDS = (1000, 1001)  # none of a comparison's
 Change = Callable[[Operator], Layer]
 
@@ -166,7 +166,7 @@ def conduct(
         batch_seeds: train the seeds of a cell as one program, cell after cell; results are equal up to rounding, and
             times are those of the program divided by the number of seeds.
         compile: let torch compile the training step of each cell, with CUDA graphs on a GPU.
-        tune: choose each cell's learning rate before the comparison, each of three with two seeds, on a tenth of the
+        tune: choose each cell's learning rate before the comparison, each of four with two seeds, on a tenth of the
             training images that is held out; else all have 0.01.
         budget: `as_is`, or bring each cell's width to where it costs as much as the base: its `parameters`, its `macs`,
             or the `latency` of a training step.

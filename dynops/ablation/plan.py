@@ -16,7 +16,7 @@ BUDGETS = ("as_is", "parameters", "macs", "latency")
 
 @spec
 class Tuned(Spec):
-    """What was tuned for each cell before the comparison, on data that the comparison does not evaluate."""
+    """What was tuned for each cell before the comparison, on held-out training data."""
 
     factor: Levels = field(kw_only=False)
     """What was tuned, and the candidates."""

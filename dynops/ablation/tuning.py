@@ -1,7 +1,7 @@
 """Tuning: each cell gets the setting that serves it best, such as its learning rate, before cells are compared.
 
 A cell that was trained at another cell's best setting is not a control. The budget is the same for all cells: each
-candidate is trained with each tuning seed, on data that the comparison does not evaluate.
+candidate is trained with each tuning seed and evaluated on held-out training data.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -73,7 +73,7 @@ def _tuning(plan: Plan) -> list[str]:
     )
     note = f"; **at an end of the candidates** for {' '.join(at_end)}: a better one may lie beyond" if at_end else ""
     return [
-        f"Tuned for each cell on data that the comparison does not evaluate, {runs} runs a cell: {tuned.factor.name} "
+        f"Tuned for each cell on held-out training data, {runs} runs a cell: {tuned.factor.name} "
         f"among {', '.join(tuned.factor.levels)} gave {best}{note}"
     ]
 
