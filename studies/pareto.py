@@ -20,12 +20,11 @@ from dynops import Channels, Dynamic, Operator, Window, zoo
 from dynops.ablation import Factor, Job, Objective, Search, search_report
 from dynops.cli import command, show_search
 from dynops.data import Digits, ImageData
-from dynops.errors import SpecError
 from dynops.nets import ResidualNetwork
 from dynops.records import RunRecord
 from dynops.training import Experiment, Recipe
 from dynops.training.environment import choose_accelerator
-from studies.setting import DATA, network, operators
+from studies.setting import chosen, network, operators, recipe_for
 
 QUESTION = "Which operators are on the front of accuracy against parameters and MACs?"
 OPERATORS = {
@@ -131,12 +130,9 @@ def main(
         folder: where records and report go; by default `runs/pareto-` and the data.
         accelerator: `cpu`, `cuda` or `mps`; `auto` takes the best one of this machine.
     """
-    if data == "digits" and (root is not None or download):
-        raise SpecError(f"data has 'digits', root has {root}, download has {download}: digits need no files.")
-    share = (0.2 if data == "digits" else 1.0) if fraction is None else fraction
-    images = DATA[data](fraction=share, evaluate="validation")
-    recipe = Recipe(epochs=epochs, batch_size=32 if data == "digits" else 128, learning_rate=1e-2)
-    dataset = images.load(0, root=root, download=download)
+    images = chosen(data, fraction, root=root, download=download, evaluate="validation")
+    recipe = recipe_for(images, epochs)
+    dataset = images.load(0, root=root)
     choose_accelerator(accelerator)
 
     def run(job: Job) -> RunRecord:

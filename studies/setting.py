@@ -117,6 +117,22 @@ def operators(name: str, levels: dict[str, Change], scale: Sequence[float] = ())
     return Factor(name, {level: on_operator(change) for level, change in levels.items()}, scale=scale)
 
 
+def chosen(data: str, fraction: float | None, *, root: Path | None, download: bool, **fields: Any) -> ImageData:
+    """Return the data that the options of a study name, once they are there; errors as in `ImageData.load`."""
+    if data == "digits" and (root is not None or download):
+        raise SpecError(f"data has 'digits', root has {root}, download has {download}: digits need no files.")
+    share = (0.2 if data == "digits" else 1.0) if fraction is None else fraction
+    images = DATA[data](fraction=share, **fields)
+    images.load(0, root=root, download=download)
+    return images
+
+
+def recipe_for(data: ImageData, epochs: int, *, compile: bool = False) -> Recipe:  # noqa: A002
+    """Return the recipe of all cells, before any tuning."""
+    batch_size = 32 if isinstance(data, Digits) else 128
+    return Recipe(epochs=epochs, batch_size=batch_size, learning_rate=1e-2, compile=compile)
+
+
 def learning_rate(candidates: Sequence[float] = LEARNING_RATES) -> Tuning:
     """Return the tuning of each cell's learning rate, on a tenth of its training images that is held out."""
 
@@ -173,12 +189,8 @@ def conduct(
         average: evaluate each network again with its kernels averaged over h, w and over b, h, w.
     """
     averaged = ("h w", "b h w") if average else ()
-    if data == "digits" and (root is not None or download):
-        raise SpecError(f"data has 'digits', root has {root}, download has {download}: digits need no files.")
-    share = (0.2 if data == "digits" else 1.0) if fraction is None else fraction
-    images = DATA[data](fraction=share)
-    batch_size = 32 if data == "digits" else 128
-    recipe = Recipe(epochs=epochs, batch_size=batch_size, learning_rate=1e-2, compile=compile)
+    images = chosen(data, fraction, root=root, download=download)
+    recipe = recipe_for(images, epochs, compile=compile)
 
     def run(job: Job) -> RunRecord:
         assert isinstance(job.spec, Experiment)
@@ -207,7 +219,6 @@ def conduct(
     def match(cell: Experiment, base: Experiment, rule: str) -> Experiment:
         return cell.matched(base, rule, root=root, accelerator=accelerator)
 
-    images.load(0, root=root, download=download)
     made = study(
         Setting(
             data=images,

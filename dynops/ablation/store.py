@@ -1,9 +1,12 @@
-"""The file `records.jsonl`: a plan in the first line, then one accepted result or failure a line."""
+"""The folder of a study or a search, and its file `records.jsonl`: a plan in the first line, then a record a line."""
 
 import json
 from collections.abc import Iterable
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TypeVar
+
+from filelock import FileLock, Timeout
 
 from dynops.ablation.plan import Plan
 from dynops.errors import SpecError, StudyError
@@ -53,6 +56,19 @@ def write_study(path: Path, plan: Spec, records: Iterable[RunRecord]) -> None:
     """Write a plan and records to `records.jsonl` in a folder, whole or not at all."""
     lines = [json.dumps({"plan": plan.to_plain()}, allow_nan=False), *(record.to_json() for record in records)]
     write_atomically(path / RECORDS, "\n".join(lines) + "\n")
+
+
+def held(folder: Path) -> AbstractContextManager[object]:
+    """Make a folder if it is missing, and hold it for this process alone while a `with` lasts.
+
+    Raises:
+        StudyError: another process works on it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        return FileLock(folder / "lock").acquire(timeout=0)
+    except Timeout:
+        raise StudyError(f"{folder} has a process that works on it: wait for it, or use another folder.") from None
 
 
 def _first_line(file: Path) -> dict[str, dict[str, object]]:

@@ -6,8 +6,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from dynops.ablation.claims import Contrast, Difference, Hypothesis
 from dynops.ablation.designs import Design, FullFactorial
 from dynops.ablation.factor import Factor
@@ -17,9 +15,9 @@ from dynops.ablation.plan import Plan
 from dynops.ablation.progress import Progress
 from dynops.ablation.reporting.tensorboard import write_run
 from dynops.ablation.resume import keep_results, reconcile, run_folder
-from dynops.ablation.store import RECORDS, read_study
+from dynops.ablation.store import RECORDS, held, read_study
 from dynops.ablation.tuning import FOLDER, Tuning, check_tuning
-from dynops.errors import RecordError, SpecError, StudyError
+from dynops.errors import RecordError, SpecError
 from dynops.records import RunRecord, append_record
 from dynops.specs import Spec
 
@@ -158,12 +156,7 @@ class Study:
         """
         self._recall(folder)
         plan = self.plan()
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            held = FileLock(folder / "lock").acquire(timeout=0)
-        except Timeout:
-            raise StudyError(f"{folder} has a process that works on it: wait for it, or use another folder.") from None
-        with held:
+        with held(folder):
             if self.tuning is not None:
                 if not (folder / RECORDS).exists():
                     reconcile(folder, plan)  # what is stated is written before what is tuned

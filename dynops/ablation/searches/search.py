@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from filelock import FileLock, Timeout
 
 from dynops.ablation.factor import Factor
 from dynops.ablation.searches.plan import Numbers, Objective, SearchPlan, read_search
@@ -16,7 +15,7 @@ from dynops.ablation.searches.progress import SearchProgress
 from dynops.ablation.searches.sampling import MOST_PROPOSALS, Asked, Sampling
 from dynops.ablation.searches.tensorboard import write_trial
 from dynops.ablation.searches.trials import PointTrial, trials_of
-from dynops.ablation.store import RECORDS, write_study
+from dynops.ablation.store import RECORDS, held, write_study
 from dynops.ablation.study import Job
 from dynops.errors import DynopsError, RecordError, StudyError
 from dynops.records import RunRecord, append_record, cell_name
@@ -131,12 +130,7 @@ class Search:
             StudyError: the folder holds something else or another version of this search, or a process works on it.
         """
         plan = self.plan()
-        folder.mkdir(parents=True, exist_ok=True)
-        try:
-            held = FileLock(folder / "lock").acquire(timeout=0)
-        except Timeout:
-            raise StudyError(f"{folder} has a process that works on it: wait for it, or use another folder.") from None
-        with held:
+        with held(folder):
             records = _begin(folder, plan)
             before = trials_of(plan, records)
             with SearchProgress(plan, before) as progress:
