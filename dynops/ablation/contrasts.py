@@ -83,9 +83,17 @@ def weights(contrast: Contrast, design: Structure) -> dict[str, float]:
     Raises:
         SpecError: the contrast does not fit the factors, or the design's cells do not tell it from other effects.
     """
-    factors = _factors(design)
     if isinstance(contrast, Slope):
         return _slope(contrast, design)
+    signed = signed_cells(contrast, design)
+    if isinstance(design, Plan) and not isinstance(design.design, FullFactorial):
+        _check_balance(contrast, signed, design)
+    return {cell_name(cell): 2 / len(signed) * sign for cell, sign in signed}
+
+
+def signed_cells(contrast: Difference | Interaction, design: Structure) -> list[tuple[Cell, int]]:
+    """Return the cells on the two sides of a contrast, each with its sign; arguments and errors as in `weights`."""
+    factors = _factors(design)
     _check(contrast, factors)
     signs = {each.factor: {each.high: 1, each.low: -1} for each in _changes(contrast)}
     held = dict(_held(contrast))
@@ -93,10 +101,7 @@ def weights(contrast: Contrast, design: Structure) -> dict[str, float]:
         factor.name: [held[factor.name]] if factor.name in held else list(signs.get(factor.name, factor.levels))
         for factor in factors
     }
-    signed = [(cell, prod(sign[cell[factor]] for factor, sign in signs.items())) for cell in _cells(design, options)]
-    if isinstance(design, Plan) and not isinstance(design.design, FullFactorial):
-        _check_balance(contrast, signed, [name for name in options if name not in held], tuple(signs))
-    return {cell_name(cell): 2 / len(signed) * sign for cell, sign in signed}
+    return [(cell, prod(sign[cell[factor]] for factor, sign in signs.items())) for cell in _cells(design, options)]
 
 
 def is_estimable(contrast: Contrast, design: Structure) -> bool:
@@ -202,10 +207,10 @@ def _cells(design: Structure, options: Mapping[str, Sequence[str]]) -> list[Cell
     return [dict(zip(options, levels, strict=True)) for levels in itertools.product(*options.values())]
 
 
-def _check_balance(
-    contrast: Contrast, signed: Sequence[tuple[Cell, int]], free: Sequence[str], changed: Sequence[str]
-) -> None:
+def _check_balance(contrast: Difference | Interaction, signed: Sequence[tuple[Cell, int]], plan: Plan) -> None:
     """Raise a SpecError unless both sides of a contrast hold the levels of all other factors in equal numbers."""
+    held, changed = dict(_held(contrast)), [each.factor for each in _changes(contrast)]
+    free = [factor.name for factor in plan.factors if factor.name not in held]
     sides = {sign: [cell for cell, each in signed if each == sign] for sign in (1, -1)}
     found = {
         sign: {name: sorted(cell[name] for cell in cells) for name in free if name not in changed or len(changed) > 1}

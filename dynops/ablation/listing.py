@@ -3,11 +3,20 @@
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 
-from dynops.ablation.claims import Contrast, Difference, Interaction
-from dynops.ablation.contrasts import combinations, contrast_kind, contrast_name, identity, is_estimable, weights
+from dynops.ablation.claims import Contrast, Difference, Interaction, Slope
+from dynops.ablation.contrasts import (
+    combinations,
+    contrast_kind,
+    contrast_name,
+    identity,
+    is_estimable,
+    signed_cells,
+    weights,
+)
 from dynops.ablation.designs import Levels
 from dynops.ablation.plan import Plan
 from dynops.ablation.shapley import shares
+from dynops.records import cell_name
 
 KINDS = ("main", "simple", "interaction", "slope")
 
@@ -56,8 +65,12 @@ def aliases(plan: Plan) -> dict[frozenset[tuple[str, float]], tuple[str, ...]]:
     """
     names: dict[frozenset[tuple[str, float]], list[str]] = {}
     for each in main_effects_and_interactions(plan.factors):
-        if is_estimable(each, plan):
-            names.setdefault(identity(each, plan), []).append(contrast_name(each))
+        assert not isinstance(each, Slope), "effects of factors alone"
+        signed = {cell_name(cell): sign for cell, sign in signed_cells(each, plan)}
+        if sum(signed.values()) == 0 and signed:
+            size = signed[min(signed)]
+            key = frozenset((cell, float(sign / size)) for cell, sign in signed.items())
+            names.setdefault(key, []).append(contrast_name(each))
     return {key: tuple(each) for key, each in names.items() if len(each) > 1}
 
 

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from dynops.ablation import Difference, Factor, Job, Study, read_study, report
+from dynops.ablation import Difference, Factor, Fraction, Job, OneFactor, Study, read_study, report
+from dynops.ablation.designs import Design
 from dynops.errors import RecordError, SpecError, StudyError
 from dynops.records import RunRecord
 
@@ -260,3 +261,19 @@ def test_a_contrast_that_does_not_fit_is_refused_before_the_first_run(tmp_path: 
 def test_a_plan_says_what_is_wrong(changes: dict[str, Any], message: str) -> None:
     with pytest.raises(SpecError, match=message):
         make(record_of, **changes).plan()
+
+
+@pytest.mark.parametrize("design", [OneFactor(ways=("in",)), Fraction(resolution=3)])
+def test_a_part_of_a_factorial_runs_to_its_report(tmp_path: Path, design: Design) -> None:
+    bias = Factor("bias", {"without": lambda operator: operator, "with": lambda operator: replace(operator, bias=True)})
+    study = make(record_of, design=design, seeds=range(3))
+    study = replace(study, factors=(*study.factors, bias))
+    records = study.execute(tmp_path)
+    cells = {record.cell for record in records}
+    assert len(cells) == 4
+    assert len(records) == 12
+    made = report(tmp_path)
+    assert {cell.name for cell in made.effects.cells} == cells
+    assert "kernel: pixel - static" in made.text
+    aliased = [effect.name for effect in made.effects.effects if effect.aliases]
+    assert bool(aliased) == isinstance(design, Fraction)
