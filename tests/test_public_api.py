@@ -21,7 +21,9 @@ NAMES = {
         "shared_depthwise shift spatial_gate squeeze_excitation stand_alone_attention static_plus_dynamic "
         "token_mixing weightnet window_attention"
     ),
-    "dynops.nets": "Bare KerasCNN KerasINN Matched Network ResidualNetwork Timing Widths matched",
+    "dynops.nets": (
+        "Bare KerasCNN KerasINN Matched Network ResNet ResidualNetwork Timing Widths matched rednet resnet"
+    ),
     "dynops.data": (
         "Augmentation Batches Cifar10 Cifar100 Data Dataset Digits Examples FashionMnist ImageData Mnist "
         "SelectorShift augment"

@@ -96,15 +96,15 @@ class Bottleneck(nn.Module):
 
     def __init__(self, operator: Layer, channels: int, inner: int, width: int, stride: int, size: Size) -> None:
         super().__init__()
-        self.enter = _convolution(channels, inner)
+        self.enter = convolution(channels, inner)
         operator = operator.strided(stride)
-        _check_grid(operator, size, stride)
+        check_grid(operator, size, stride)
         self.operator = operator.build(inner, inner, size=size)
         self.norm = nn.BatchNorm2d(inner)
         self.leave = nn.Conv2d(inner, width, 1, bias=False)
         self.leave_norm = ZeroNorm(width)
         same = stride == 1 and channels == width
-        self.shortcut = nn.Identity() if same else _convolution(channels, width, stride=stride, relu=False)
+        self.shortcut = nn.Identity() if same else convolution(channels, width, stride=stride, relu=False)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.norm(self.operator(self.enter(x))))
@@ -122,7 +122,8 @@ class ZeroNorm(nn.BatchNorm2d):
         nn.init.zeros_(self.weight)
 
 
-def _check_grid(operator: Layer, size: Size, stride: int) -> None:
+def check_grid(operator: Layer, size: Size, stride: int) -> None:
+    """Raise a ShapeError unless an operator's output has the grid of its slot."""
     grid, needed = operator.output_size(size), tuple(-(-length // stride) for length in size)
     if grid != needed:
         raise ShapeError(
@@ -131,7 +132,8 @@ def _check_grid(operator: Layer, size: Size, stride: int) -> None:
         )
 
 
-def _convolution(channels: int, width: int, size: int = 1, stride: int = 1, relu: bool = True) -> nn.Module:
+def convolution(channels: int, width: int, size: int = 1, stride: int = 1, relu: bool = True) -> nn.Module:
+    """Make a convolution with batch norm and, if asked, a ReLU."""
     layers = [nn.Conv2d(channels, width, size, stride, padding=size // 2, bias=False), nn.BatchNorm2d(width)]
     return nn.Sequential(*layers, *([nn.ReLU()] if relu else []))
 
@@ -139,6 +141,6 @@ def _convolution(channels: int, width: int, size: int = 1, stride: int = 1, relu
 def _stem(channels: int, width: int, size: Size, stride: int) -> tuple[nn.Module, Size]:
     layers = []
     while stride > 1:
-        layers.append(_convolution(channels, width, size=3, stride=2))
+        layers.append(convolution(channels, width, size=3, stride=2))
         channels, size, stride = width, (-(-size[0] // 2), -(-size[1] // 2)), stride // 2
-    return nn.Sequential(*(layers or [_convolution(channels, width, size=3)])), size
+    return nn.Sequential(*(layers or [convolution(channels, width, size=3)])), size
