@@ -23,15 +23,22 @@ from torch import nn
 from dynops.ablation.reporting.tables import Table
 from dynops.cli import command
 from dynops.errors import SpecError
+from dynops.nets import ResNet, rednet, resnet
 from dynops.parts.cost import parameters
 from dynops.records import write_atomically
 from dynops.specs import at_least
 from dynops.training.environment import accelerators, choose_accelerator
 from studies.measured import identity, open_measured
-from studies.rednet import SLOTS, network
 from studies.speed.memory import PROCESS, apart, peak
+from studies.unfold import Unfold
 
 NAMES = {"involution": "RedNet-26, dynops", "involution by unfold": "RedNet-26, unfold", "dense 3x3": "ResNet-26"}
+NETWORKS = {
+    "involution": rednet(26),
+    "involution by unfold": ResNet(depth=26, operators=(Unfold(kernel_size=7),), stem=Unfold(kernel_size=3)),
+    "dense 3x3": resnet(26),
+}
+CLASSES = 1000
 MIB = 1 << 20
 SMALLEST = 32
 """Pixels a side that all stages divide."""
@@ -62,7 +69,7 @@ def main(
     if measured.message:
         console.print(measured.message, soft_wrap=True)
     for size in sizes:
-        for slot in SLOTS:
+        for slot in NETWORKS:
             console.print(f"{NAMES[slot]} at {size} pixels ...")
             measured.get(f"{size} {slot}", partial(measure, slot, size, images, device, threads))
     made = table(measured.plain())
@@ -100,7 +107,7 @@ def peaks(slot: str, size: int, images: int, device: str, threads: int) -> dict[
     """Return a network's parameters, and the peak bytes of a training step by the number of images."""
     torch.set_num_threads(threads)
     torch.manual_seed(0)
-    net = network(SLOTS[slot]).to(device).train()
+    net = NETWORKS[slot].build((3, size, size), CLASSES).to(device).train()
     found = {}
     for number in (images, 2 * images):
         step = partial(train_once, net, *draw(number, size, device))

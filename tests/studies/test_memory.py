@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 import torch
 
+from dynops import zoo
 from dynops.errors import SpecError
+from dynops.nets import ResNet, rednet, resnet
 from dynops.parts.cost import parameters
-from studies import measured, memory, rednet
+from studies import measured, memory
+from studies.unfold import Unfold
 
 PUBLISHED = {26: 9_233_166, 38: 12_386_986, 50: 15_540_806}
 SAVED = {26: 0.328, 38: 0.367, 50: 0.395}
@@ -18,15 +21,19 @@ SAVED = {26: 0.328, 38: 0.367, 50: 0.395}
 
 @pytest.mark.parametrize("number", PUBLISHED)
 def test_networks_have_the_published_parameters(number: int) -> None:
+    unfold = ResNet(depth=number, operators=(Unfold(kernel_size=7),), stem=Unfold(kernel_size=3))
     with torch.device("meta"):
-        found = {name: parameters(rednet.network(slot, rednet.DEPTHS[number])) for name, slot in rednet.SLOTS.items()}
-    assert found["involution"] == found["involution by unfold"] == PUBLISHED[number]
-    assert 1 - found["involution"] / found["dense 3x3"] == pytest.approx(SAVED[number], abs=5e-3)
+        own, other, dense = (
+            parameters(network.build((3, 224, 224), 1000)) for network in (rednet(number), unfold, resnet(number))
+        )
+    assert own == other == PUBLISHED[number]
+    assert 1 - own / dense == pytest.approx(SAVED[number], abs=5e-3)
 
 
 @pytest.mark.parametrize("stride", [1, 2])
 def test_involution_by_unfold_is_involution(stride: int) -> None:
-    own, other = (rednet.SLOTS[name](32, 7, stride).double() for name in ("involution", "involution by unfold"))
+    layers = zoo.involution().strided(stride), Unfold(kernel_size=7, stride=stride)
+    own, other = (layer.build(32).double() for layer in layers)
     other.load_state_dict(dict(zip(other.state_dict(), own.state_dict().values(), strict=True)))
     x = torch.randn(2, 32, 12, 12, dtype=torch.float64)
     torch.testing.assert_close(own(x), other(x))
