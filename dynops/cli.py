@@ -95,7 +95,7 @@ def zoo_command(
     channels: int = 96,
     size: int = 56,
     variant: str | None = None,
-    format: Literal["table", "markdown"] = "table",  # noqa: A002
+    format: Literal["table", "markdown"] = "table",  # noqa: A002  # the option's name
 ) -> None:
     """List the published operators: what each is, and what it costs at one width and size.
 

@@ -127,14 +127,17 @@ def chosen(data: str, fraction: float | None, *, root: Path | None, download: bo
     return images
 
 
-def recipe_for(data: ImageData, epochs: int, *, compile: bool = False) -> Recipe:  # noqa: A002
+def recipe_for(data: ImageData, epochs: int, *, compile: bool = False) -> Recipe:  # noqa: A002  # the option's name
     """Return the recipe of all cells, before any tuning."""
     batch_size = 32 if isinstance(data, Digits) else 128
     return Recipe(epochs=epochs, batch_size=batch_size, learning_rate=1e-2, compile=compile)
 
 
 def learning_rate(candidates: Sequence[float] = LEARNING_RATES) -> Tuning:
-    """Return the tuning of each cell's learning rate, on a tenth of its training images that is held out."""
+    """Return the tuning of each cell's learning rate, on a tenth of its training images that is held out.
+
+    Digits are split anew with each seed: what tunes them overlaps with the test images of a comparison's seeds.
+    """
 
     def level(rate: float) -> Callable[[Experiment], Experiment]:
         return lambda experiment: replace(experiment, recipe=replace(experiment.recipe, learning_rate=rate))
@@ -160,7 +163,7 @@ def conduct(
     folder: Path | None = None,
     accelerator: str = "auto",
     batch_seeds: bool = False,
-    compile: bool = False,  # noqa: A002
+    compile: bool = False,  # noqa: A002  # the option's name
     tune: bool = True,
     budget: Literal["as_is", "parameters", "macs", "latency"] = "as_is",
     average: bool = False,

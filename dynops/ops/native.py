@@ -66,7 +66,7 @@ def unavailable(dtype: torch.dtype) -> str:
 
 
 # what torch.compiler.assume_constant_result does, which would load torch's compiler with dynops
-unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]
+unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]  # the mark is torch's, not a field
 
 
 @cache

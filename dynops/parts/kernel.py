@@ -74,7 +74,7 @@ class KernelModule(nn.Module, ABC):
 
     def scored(self, context: Tensor, given: Tensor | None = None) -> Scores:
         """Return the kernel as products, so that a softmax of it needs no memory for each tap; as `forward`."""
-        raise NotImplementedError
+        raise AssertionError(f"{type(self).__name__} has no scores, and `has_scores` says so")
 
     def sum(
         self, context: Tensor, given: Tensor | None, value: Tensor, window: Geometry, offsets: Tensor | None

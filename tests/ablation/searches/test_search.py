@@ -207,8 +207,7 @@ def test_a_record_without_an_objective_is_a_failure(tmp_path: Path) -> None:
 
 
 def test_what_is_no_record_is_a_failure(tmp_path: Path) -> None:
-    run: Any = lambda job: 0.5  # noqa: E731
-    records = make(run, trials=2).execute(tmp_path)
+    records = make(lambda job: 0.5, trials=2).execute(tmp_path)
     assert all("record has type float: must be a RunRecord" in record.reason for record in records)
 
 
