@@ -134,10 +134,7 @@ def recipe_for(data: ImageData, epochs: int, *, compile: bool = False) -> Recipe
 
 
 def learning_rate(candidates: Sequence[float] = LEARNING_RATES) -> Tuning:
-    """Return the tuning of each cell's learning rate, on a tenth of its training images that is held out.
-
-    Digits are split anew with each seed: what tunes them overlaps with the test images of a comparison's seeds.
-    """
+    """Return the tuning of each cell's learning rate, on a tenth of its training images that is held out."""
 
     def level(rate: float) -> Callable[[Experiment], Experiment]:
         return lambda experiment: replace(experiment, recipe=replace(experiment.recipe, learning_rate=rate))
@@ -159,6 +156,7 @@ def conduct(
     download: bool = False,
     fraction: float | None = None,
     seeds: int = 8,
+    first_seed: int = 0,
     epochs: int = 20,
     folder: Path | None = None,
     accelerator: str = "auto",
@@ -179,6 +177,7 @@ def conduct(
         fraction: share of the training data; by default all, and a fifth of the digits, whose networks would
             otherwise come too close to no error to tell them apart.
         seeds: number of blocks; each cell is trained once with each.
+        first_seed: from which they are counted: seeds that nobody has looked at, where an earlier look chose something.
         epochs: passes over the training data.
         folder: where records and report go; by default `runs/`, the study and the data.
         accelerator: `cpu`, `cuda` or `mps`; `auto` takes the best one of this machine.
@@ -226,7 +225,7 @@ def conduct(
         Setting(
             data=images,
             recipe=recipe,
-            seeds=range(seeds),
+            seeds=range(first_seed, first_seed + seeds),
             fraction=fraction,
             run=run,
             run_together=run_together if batch_seeds else None,

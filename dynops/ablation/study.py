@@ -118,7 +118,7 @@ class Study:
                 "that matches a cell to the base, and 'as_is' takes none."
             )
         if self.tuning is not None:
-            check_tuning(self.tuning, [factor.name for factor in self.factors])
+            check_tuning(self.tuning, [factor.name for factor in self.factors], self.seeds)
         plan = Plan(
             name=self.name,
             question=self.question,

@@ -27,8 +27,8 @@ class Tuning:
     """The setting and its candidates, as levels."""
     held_out: Callable[[Any], Spec]
     """Makes a cell learn and be evaluated without the data that the comparison evaluates."""
-    seeds: Sequence[int] = (0,)
-    """With which each candidate is trained in each cell."""
+    seeds: Sequence[int]
+    """With which each candidate is trained in each cell; none of the comparison's."""
 
     def levels(self) -> Factor:
         """Return the candidates as levels that also hold data out."""
@@ -78,9 +78,11 @@ def _best(cell: str, names: Mapping[str, object], scores: Sequence[float | None]
     return (max if higher else min)(known, key=known.__getitem__)
 
 
-def check_tuning(tuning: Tuning, names: Sequence[str]) -> None:
-    """Raise a SpecError unless the setting is none of the factors, and has candidates and seeds."""
+def check_tuning(tuning: Tuning, names: Sequence[str], seeds: Sequence[int]) -> None:
+    """Raise a SpecError unless the setting is none of the factors, and its seeds are none of the comparison's."""
     if tuning.factor.name in names:
         raise SpecError(f"tuning has factor {tuning.factor.name!r}: must be none of the study's {', '.join(names)}.")
     if not tuning.seeds:
         raise SpecError("tuning has no seeds: must have one or more.")
+    if shared := sorted(set(tuning.seeds) & set(seeds)):
+        raise SpecError(f"tuning has seeds {shared} of the comparison: must have seeds of its own.")

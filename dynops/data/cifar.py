@@ -84,7 +84,7 @@ class Cifar(ImageData):
     augmentation: Augmentation = Augmentation(crop=4, flip=True)
     """Random changes of the training images; the usual ones by default."""
 
-    def _read(self, seed: int, root: Path, download: bool) -> RawImages:
+    def _read(self, root: Path, download: bool) -> RawImages:
         files = self.files
         folder = root / files.folder
         wanted = {**files.train, **files.test, **files.meta}

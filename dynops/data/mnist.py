@@ -57,7 +57,7 @@ class IdxImages(ImageData):
     checksums: ClassVar[MappingProxyType[str, str]]
     classes: ClassVar[tuple[str, ...]]
 
-    def _read(self, seed: int, root: Path, download: bool) -> RawImages:
+    def _read(self, root: Path, download: bool) -> RawImages:
         folder = root / self.folder / "raw"
         missing = [name for name in TRAIN + TEST if not _present(folder, name)]
         if download:

@@ -111,9 +111,13 @@ def test_a_cell_that_cannot_be_tuned_stops_the_study(tmp_path: Path) -> None:
 
 def test_tuning_has_a_setting_and_seeds_of_its_own() -> None:
     with pytest.raises(SpecError, match=r"tuning has factor 'window': must be none of the study's kernel, window"):
-        make(scored([]), tuning=Tuning(factor=Factor("window", reductions(1, 2).levels), held_out=held_out)).plan()
+        make(
+            scored([]), tuning=Tuning(factor=Factor("window", reductions(1, 2).levels), held_out=held_out, seeds=(7,))
+        ).plan()
     with pytest.raises(SpecError, match=r"tuning has no seeds: must have one or more"):
         make(scored([]), tuning=Tuning(factor=reductions(1, 2), held_out=held_out, seeds=())).plan()
+    with pytest.raises(SpecError, match=r"tuning has seeds \[0, 1\] of the comparison: must have seeds of its own"):
+        make(scored([]), tuning=Tuning(factor=reductions(1, 2), held_out=held_out, seeds=(0, 1, 7))).plan()
 
 
 def test_a_budget_brings_each_cell_to_the_base_in_its_regime(tmp_path: Path) -> None:

@@ -99,11 +99,18 @@ def test_digits_are_about_normal_after_normalisation() -> None:
     assert inputs.std().item() == pytest.approx(1, abs=1e-3)
 
 
-def test_one_seed_gives_one_split_and_another_gives_another() -> None:
-    one, same, other = (Digits().load(seed) for seed in (0, 0, 1))
-    assert torch.equal(one.train.inputs, same.train.inputs)
-    assert torch.equal(one.test.targets, same.test.targets)
-    assert not torch.equal(one.train.inputs, other.train.inputs)
+def test_all_seeds_are_tested_on_the_same_images() -> None:
+    one, other = (Digits().load(seed) for seed in (0, 1))
+    assert torch.equal(one.train.inputs, other.train.inputs)
+    assert torch.equal(one.test.inputs, other.test.inputs)
+    assert torch.equal(one.test.targets, other.test.targets)
+
+
+def test_each_seed_draws_its_own_part_and_its_own_validation_images() -> None:
+    for changes in ({"fraction": 0.1}, {"evaluate": "validation"}):
+        one, same, other = (Digits(**changes).load(seed) for seed in (0, 0, 1))
+        assert torch.equal(one.train.inputs, same.train.inputs)
+        assert not torch.equal(one.train.inputs, other.train.inputs)
 
 
 def test_fractions_of_the_digits_are_nested() -> None:
@@ -120,7 +127,7 @@ def test_fraction_changes_neither_test_nor_validation_images() -> None:
 
 
 def test_validation_never_shows_test_images() -> None:
-    tested, tuned = (Digits(evaluate=evaluate).load(0) for evaluate in ("test", "validation"))
+    tested, tuned = Digits().load(0), Digits(evaluate="validation").load(1000)
     assert (len(tuned.train), len(tuned.test)) == (900, 100)
     assert rows(tuned.train) | rows(tuned.test) == rows(tested.train)
     assert not (rows(tuned.train) | rows(tuned.test)) & rows(tested.test)
