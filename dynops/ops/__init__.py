@@ -3,7 +3,7 @@
 from dynops.ops.attended_sum import attended_sum
 from dynops.ops.backends import BACKENDS, use_backend
 from dynops.ops.blocks import Block, Global
-from dynops.ops.fused import is_fused
+from dynops.ops.fused import attended_by, generated_by
 from dynops.ops.generated_sum import generated_sum
 from dynops.ops.geometry import Geometry, Size
 from dynops.ops.local_sum import explain, local_sum
@@ -18,11 +18,12 @@ __all__ = [
     "Global",
     "Size",
     "Window",
+    "attended_by",
     "attended_sum",
     "explain",
     "gather",
+    "generated_by",
     "generated_sum",
-    "is_fused",
     "local_sum",
     "scatter",
     "use_backend",

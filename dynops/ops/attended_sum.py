@@ -5,8 +5,8 @@ from torch import Tensor
 
 from dynops.axes import GRIDS, bind
 from dynops.errors import SpecError
-from dynops.ops import attended, attended_on_cuda, sums
-from dynops.ops.fused import is_fused
+from dynops.ops import attended, attended_native, sums
+from dynops.ops.fused import attended_by
 from dynops.ops.geometry import Geometry
 from dynops.ops.local_scores import local_scores
 from dynops.ops.local_sum import local_sum
@@ -38,8 +38,8 @@ def attended_sum(
         value: features, `b g s h w`.
         window: which pixels are seen; with border `mask` those outside have no weight. Its `dims` says whether the grid
             is `w`, `h w` or `t h w`.
-        backend: one of `BACKENDS`; `triton` makes weights where they are needed, forward and backward, all others have
-            them in memory; None takes `triton` on a GPU where it can.
+        backend: one of `BACKENDS`; `triton` makes weights where they are needed, forward and backward, and so does
+            `native` but for half precision; all others have them in memory. None takes the first of the two that can.
     Returns:
         Features, `b g o s h w` on the output's grid, of the dtype of `value`; `triton` sums half precision in float32.
     Raises:
@@ -55,8 +55,8 @@ def attended_sum(
     tensor([[3., 6., 5.]])
     """
     _check(query, key, asked, positions, value, window)
-    if is_fused(value, window, backend):
-        return _in_triton(query, key, asked, positions, value, window)
+    if engine := attended_by(value, window, backend):
+        return _fused(query, key, asked, positions, value, window, engine)
     scores = []
     if query is not None and key is not None:
         scores.append(local_scores(query, key, window))
@@ -102,13 +102,14 @@ def _check(
         bind("positions", positions, "g e k", sizes | {"k": count(window, size)})
 
 
-def _in_triton(
+def _fused(
     query: Tensor | None,
     key: Tensor | None,
     asked: Tensor | None,
     positions: Tensor | None,
     value: Tensor,
     window: Geometry,
+    engine: str,
 ) -> Tensor:
     """Take the sum with scores that are nowhere in memory; a pair that is missing has no channels."""
     if query is None or key is None:
@@ -122,5 +123,7 @@ def _in_triton(
     if flat:
         query, asked = query.unsqueeze(-2), asked.unsqueeze(-2)
     inputs = attended.Inputs(query, key, asked, positions, value)
-    y = attended.attended_sum(inputs, window.masked, numbers, attended_on_cuda.NAME)
+    if engine == attended_native.NAME:  # which has one dtype
+        inputs = attended.Inputs(*(each.to(attended.summed_in(*inputs)) for each in inputs))
+    y = attended.attended_sum(inputs, window.masked, numbers, engine).to(value.dtype)
     return y.squeeze(-2) if flat else y

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
@@ -25,14 +26,14 @@ class CompilerError(DynopsError):
     """There is no compiler, or it failed."""
 
 
-def load(source: Path, *macros: str) -> ctypes.CDLL:
-    """Compile a source, or find it in the cache, and load it.
+def load(sources: Sequence[Path], *macros: str) -> ctypes.CDLL:
+    """Compile sources, or find them in the cache, and load them.
 
     The cache is the folder `DYNOPS_CACHE`, or `dynops` in the user's cache. A library's name there holds source, flags,
     compiler and processor. Processes that begin at once may each compile; each of them loads a whole library.
 
     Args:
-        source: a C source that includes nothing but the standard library.
+        sources: parts of one C source, which includes nothing but the standard library.
         macros: what is defined.
     Raises:
         CompilerError: there is no compiler, it failed, or the cache cannot be written.
@@ -42,12 +43,14 @@ def load(source: Path, *macros: str) -> ctypes.CDLL:
     for flags in product(TUNED, THREADED):
         command = [*compiler, *FLAGS, *filter(None, flags), *(f"-D{macro}" for macro in macros)]
         try:
-            return _loaded(source, command)
+            return _loaded(sources, command)
         except subprocess.SubprocessError as error:
             said = (getattr(error, "stderr", "") or str(error)).strip()
         except OSError as error:
             said = str(error)
-    raise CompilerError(f"{shlex.join(compiler)} has failed on {source.name} ({said[:200]}): must compile and load C.")
+    raise CompilerError(
+        f"{shlex.join(compiler)} has failed on {sources[0].name} ({said[:200]}): must compile and load C."
+    )
 
 
 def cache_folder() -> Path:
@@ -66,16 +69,18 @@ def _compiler() -> list[str]:
     raise CompilerError(f"CC has {' '.join(chosen) or 'nothing'}: there is no C compiler. Install cc, gcc or clang.")
 
 
-def _loaded(source: Path, command: list[str]) -> ctypes.CDLL:
+def _loaded(sources: Sequence[Path], command: list[str]) -> ctypes.CDLL:
     version = subprocess.run([command[0], "--version"], capture_output=True, text=True, timeout=SECONDS).stdout
-    key = hashlib.sha256("\0".join([source.read_text(), *command, version, _processor()]).encode()).hexdigest()
-    path = cache_folder() / f"{source.stem}-{key[:24]}.so"
+    text = "".join(source.read_text() for source in sources)
+    key = hashlib.sha256("\0".join([text, *command, version, _processor()]).encode()).hexdigest()
+    path = cache_folder() / f"{sources[0].stem}-{key[:24]}.so"
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=path.parent) as folder:
-            made = Path(folder) / path.name
+            whole, made = Path(folder) / sources[0].name, Path(folder) / path.name
+            whole.write_text(text)
             subprocess.run(
-                [*command, str(source), "-o", str(made)], check=True, capture_output=True, text=True, timeout=SECONDS
+                [*command, str(whole), "-o", str(made)], check=True, capture_output=True, text=True, timeout=SECONDS
             )
             made.replace(path)  # whole or not at all, whoever else compiles
     return ctypes.CDLL(str(path))

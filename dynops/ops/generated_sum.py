@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dynops.axes import GRIDS, bind
 from dynops.ops import generated, generated_on_cuda, sums
-from dynops.ops.fused import is_fused
+from dynops.ops.fused import generated_by
 from dynops.ops.geometry import Geometry
 from dynops.ops.local_sum import local_sum
 from dynops.ops.taps import count, grid_of
@@ -58,7 +58,7 @@ def generated_sum(
     if bias is None:
         bias = weight.new_zeros(weight.shape[:2])
     bind("bias", bias, "g k", sizes)
-    if is_fused(value, window, backend):
+    if generated_by(value, window, backend):
         return _in_triton(hidden, weight, bias, value, window)
     kernel = torch.einsum("gkr,br...->bgk...", weight, hidden) + bias[(..., *(None,) * window.dims)]
     return local_sum(kernel[:, :, None, None], value[:, :, None], window, backend=backend)[:, :, 0]

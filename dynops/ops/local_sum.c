@@ -162,7 +162,7 @@ static void copy(summed *to, const stored *from, i64 step_h, i64 step_w, i64 h, 
 
 /* Rows of a band: as many as let the scratch hold `planes` planes of such rows. */
 static i64 band_rows(i64 planes, i64 row, i64 halo, i64 step, i64 rows, i64 tasks, i64 threads) {
-    i64 fit = (SCRATCH / (i64)sizeof(summed) / (planes * row) - halo) / step;
+    i64 fit = (SCRATCH / (i64)sizeof(summed) / most(1, planes * row) - halo) / step;
     i64 spread = (rows * tasks + 4 * threads - 1) / (4 * threads); /* enough tasks for all threads */
     return most(1, least(rows, least(most(fit, 4), most(spread, 4))));
 }

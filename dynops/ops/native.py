@@ -15,12 +15,15 @@ from dynops.ops.compiler import CompilerError, load
 from dynops.ops.geometry import Geometry
 from dynops.ops.sums import Numbers, empty_as, empty_kernel
 
-SOURCE = Path(__file__).with_name("local_sum.c")
+SOURCES = [Path(__file__).with_name(name) for name in ("local_sum.c", "attended_sum.c")]
 MACROS: dict[torch.dtype, tuple[str, ...]] = {
     torch.float32: (),
     torch.float64: ("FLOAT64",),
     torch.bfloat16: ("BFLOAT16",),
 }
+
+ATTENDED = (torch.float32, torch.float64)
+"""Dtypes of attention whose weights are not rounded."""
 
 
 def refusal(call: Call) -> str:
@@ -41,6 +44,15 @@ def refuses_scores(query: Tensor, key: Tensor, window: Geometry) -> str:
 def scores(query: Tensor, key: Tensor, window: Geometry) -> Tensor:
     """Take products that are not refused, as `sums.scores`."""
     return sums.scores(query, key, window, _dtype(query, key), "native")
+
+
+def refuses_attention(value: Tensor, window: Geometry) -> str:
+    """Say why weights of attention are not made in C where they are needed; nothing where they are."""
+    if reason := _elsewhere(value) or sums.refuses_window(window):
+        return reason
+    if value.dtype not in ATTENDED:
+        return f"the value has dtype {value.dtype}"
+    return unavailable(value.dtype)
 
 
 def _elsewhere(value: Tensor) -> str:
@@ -72,7 +84,7 @@ unavailable._dynamo_marked_constant = True  # type: ignore[attr-defined]  # the 
 @cache
 def _failure(dtype: torch.dtype) -> str:
     try:
-        _library(dtype)
+        library(dtype)
     except CompilerError as error:
         warnings.warn(f"{error} Until then local sums on the CPU run in torch, several times slower.", stacklevel=2)
         return str(error)
@@ -80,11 +92,16 @@ def _failure(dtype: torch.dtype) -> str:
 
 
 @cache
-def _library(dtype: torch.dtype) -> ctypes.CDLL:
-    library = load(SOURCE, *MACROS[dtype])
+def library(dtype: torch.dtype) -> ctypes.CDLL:
+    """The compiled source for a dtype.
+
+    Raises:
+        CompilerError: as in `load`.
+    """
+    loaded = load(SOURCES, *MACROS[dtype])
     for name in ("local_sum", "value_gradient", "kernel_gradient"):
-        getattr(library, name).argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_char_p] * 4
-    return library
+        getattr(loaded, name).argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_char_p] * 4
+    return loaded
 
 
 class Native:
@@ -128,5 +145,5 @@ def _run(
     end = 1 + sum((size - 1) * stride for size, stride in zip(kernel.shape, strides, strict=True))
     structs = (sizes, (*apart, *strides[2:5], end), first.stride(), second.stride())
     packed = [pack(f"{len(each)}q", *each) for each in structs]
-    if getattr(_library(value.dtype), name)(*(each.data_ptr() for each in tensors), *packed):
+    if getattr(library(value.dtype), name)(*(each.data_ptr() for each in tensors), *packed):
         raise MemoryError(f"dynops::{name} has no memory for the pixels of its bands.")

@@ -6,7 +6,7 @@ from einops import rearrange
 from torch import Tensor, nn
 
 from dynops.errors import ShapeError, SpecError
-from dynops.ops import Geometry, generated_sum, is_fused, local_sum
+from dynops.ops import Geometry, generated_by, generated_sum, local_sum
 from dynops.ops.taps import count, grid_of, pad
 from dynops.parts import context as contexts
 from dynops.parts.context import Context, Source
@@ -246,7 +246,7 @@ class DynamicKernel(Reduced, KernelModule):
         self, context: Tensor, given: Tensor | None, value: Tensor, window: Geometry, offsets: Tensor | None
     ) -> Tensor:
         hidden = self.reduced(context, given)
-        if offsets is not None or not self._is_whole(hidden, value, window) or not is_fused(value, window):
+        if offsets is not None or not self._is_whole(hidden, value, window) or not generated_by(value, window):
             return local_sum(self.spanned(hidden), value, window, offsets=offsets)
         weight, bias = (
             rearrange(each, f"({self.span_axes}) ... -> g (o i k) ...", **self.axes)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dynops.errors import SpecError
-from dynops.ops import Geometry, is_fused, local_sum
+from dynops.ops import Geometry, attended_by, local_sum
 from dynops.parts.context import check_positions
 from dynops.parts.normalise import Normaliser, Softmax
 from dynops.parts.scores import Scores, added
@@ -272,7 +272,7 @@ class NormalisedKernel(KernelModule):
         self, context: Tensor, given: Tensor | None, value: Tensor, window: Geometry, offsets: Tensor | None
     ) -> Tensor:
         whole = offsets is None and value.shape[2] == 1
-        if whole and self.temperature is not None and is_fused(value, window):
+        if whole and self.temperature is not None and attended_by(value, window):
             return self.kernel.scored(context, given).sum(value, window, self.temperature)
         return super().sum(context, given, value, window, offsets)
 

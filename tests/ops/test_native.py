@@ -28,10 +28,10 @@ print(local_sum(kernel, value, Window(3), backend="native").sum().item())
 def no_library_yet(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setattr(on_cuda, "INTERPRETED", False)
     native._failure.cache_clear()
-    native._library.cache_clear()
+    native.library.cache_clear()
     yield
     native._failure.cache_clear()
-    native._library.cache_clear()
+    native.library.cache_clear()
 
 
 def test_each_backend_says_whether_it_takes_a_sum(draw: Draw) -> None:
@@ -159,12 +159,12 @@ def test_memory_around_the_tensors_is_neither_read_nor_written(
 
 def test_a_library_is_compiled_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DYNOPS_CACHE", str(tmp_path / "cache"))
-    compiler.load(native.SOURCE)
+    compiler.load(native.SOURCES)
     (path,) = (tmp_path / "cache").iterdir()
     made = path.stat().st_mtime_ns
-    compiler.load(native.SOURCE)
+    compiler.load(native.SOURCES)
     assert [each.stat().st_mtime_ns for each in (tmp_path / "cache").iterdir()] == [made]
-    compiler.load(native.SOURCE, "FLOAT64")
+    compiler.load(native.SOURCES, "FLOAT64")
     assert len(list((tmp_path / "cache").iterdir())) == 2
 
 
@@ -198,3 +198,13 @@ def test_without_a_compiler_torch_sums_and_says_so_once(
         local_sum(kernel, value, Window(3))
         assert "shift        takes it" in explain(kernel, value, Window(3))
     torch.testing.assert_close(y, local_sum(kernel, value, Window(3), backend="reference"))
+
+
+def test_no_channels_have_a_sum_of_none_and_gradients_of_zero() -> None:
+    kernel = torch.randn(1, 1, 1, 1, 9, 4, 5, requires_grad=True)
+    value = torch.randn(1, 1, 1, 0, 4, 5, requires_grad=True)
+    y = local_sum(kernel, value, Window(3), backend="native")
+    assert y.shape == (1, 1, 1, 0, 4, 5)
+    to_kernel, to_value = torch.autograd.grad(y.sum(), (kernel, value))
+    assert to_kernel.eq(0).all()
+    assert to_value.shape == value.shape

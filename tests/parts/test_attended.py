@@ -100,7 +100,7 @@ def test_outputs_and_gradients_do_not_depend_on_where_weights_are_made(
     ids=["a table", "distances", "a product", "generated", "no softmax", "dense", "offsets", "not normalised"],
 )
 def test_other_kernels_are_made_in_memory(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kernel, "is_fused", lambda *_: True)
+    monkeypatch.setattr(kernel, "attended_by", lambda *_: True)
     monkeypatch.setattr(scores, "attended_sum", None)
     x = torch.randn(2, 8, 4, 5)
     assert operator.build(8)(x).shape == x.shape

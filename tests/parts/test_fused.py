@@ -53,7 +53,7 @@ def test_outputs_and_gradients_do_not_depend_on_where_a_kernel_is_made(
     ids=["one weight for all taps", "dense", "one kernel an image"],
 )
 def test_other_kernels_are_made_in_memory(operator: Operator, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(dynamic, "is_fused", lambda *_: True)
+    monkeypatch.setattr(dynamic, "generated_by", lambda *_: True)
     monkeypatch.setattr(dynamic, "generated_sum", None)
     x = torch.randn(2, 16, 4, 5)
     assert operator.build(16)(x).shape == x.shape
