@@ -22,8 +22,8 @@ class Tuned(Spec):
     """What was tuned, and the candidates."""
     seeds: tuple[int, ...] = field(kw_only=False)
     """With which each candidate was trained in each cell."""
-    scores: tuple[tuple[float | None, ...], ...]
-    """Mean outcome of each candidate, for each cell in the order of `cell_levels`; None where no run had a result."""
+    scores: tuple[tuple[tuple[float | None, ...], ...], ...]
+    """Outcome of each seed, for each candidate, for each cell in the order of `cell_levels`; None without a result."""
     chosen: tuple[str, ...]
     """The candidate that each cell has in the comparison."""
 

@@ -43,13 +43,10 @@ class Tuning:
         Raises:
             StudyError: a cell has no result.
         """
-        outcomes: dict[str, list[float]] = {}
-        for record in records:
-            if record.accepted:
-                outcomes.setdefault(record.cell, []).append(record.metrics[plan.outcome])
+        outcomes = {(record.cell, record.seed): record.metrics[plan.outcome] for record in records if record.accepted}
         scores = tuple(
             tuple(
-                fmean(found) if (found := outcomes.get(cell_name(levels | {self.factor.name: name}))) else None
+                tuple(outcomes.get((cell_name(levels | {self.factor.name: name}), seed)) for seed in self.seeds)
                 for name in self.factor.levels
             )
             for levels in plan.cell_levels()
@@ -68,9 +65,14 @@ class Tuning:
         return lambda spec: self.held_out(level(spec))
 
 
-def _best(cell: str, names: Mapping[str, object], scores: Sequence[float | None], *, higher: bool) -> str:
-    """The candidate with the best score; of equal ones the first."""
-    known = {name: score for name, score in zip(names, scores, strict=True) if score is not None}
+def mean(scores: Sequence[float | None]) -> float | None:
+    """Average what seeds gave; None where none gave anything."""
+    return fmean(known) if (known := [score for score in scores if score is not None]) else None
+
+
+def _best(cell: str, names: Mapping[str, object], rows: Sequence[Sequence[float | None]], *, higher: bool) -> str:
+    """The candidate with the best mean; of equal ones the first."""
+    known = {name: score for name, row in zip(names, rows, strict=True) if (score := mean(row)) is not None}
     if not known:
         raise StudyError(
             f"{cell} has no result of {', '.join(names)}: one is needed to tune it. Its records say what failed."

@@ -3,7 +3,10 @@
 from dynops.data.augment import Augmentation, augment
 from dynops.data.batches import Batches
 from dynops.data.cifar import Cifar10, Cifar100
+from dynops.data.crops import ResizedCrop
 from dynops.data.dataset import Data, Dataset, Examples
+from dynops.data.folders import ImageFolder
+from dynops.data.image_files import ImageFiles
 from dynops.data.images import Digits, ImageData
 from dynops.data.mnist import FashionMnist, Mnist
 from dynops.data.probes import SelectorShift
@@ -19,7 +22,10 @@ __all__ = [
     "Examples",
     "FashionMnist",
     "ImageData",
+    "ImageFiles",
+    "ImageFolder",
     "Mnist",
+    "ResizedCrop",
     "SelectorShift",
     "augment",
 ]

@@ -1,13 +1,16 @@
 """Batches of a data set, normalised and augmented on the device that trains."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from dynops.data.augment import Augmentation, augment
+from dynops.data.crops import ResizedCrop
 from dynops.data.dataset import Dataset, Examples
+from dynops.data.decoder import Decoder, usable_cpus
+from dynops.data.image_files import ImageFiles
 from dynops.errors import SpecError
 from dynops.specs import at_least, one_of
 from dynops.streams import stream
@@ -34,7 +37,8 @@ class Batches:
         batch_size: int,
         device: torch.device | str,
         seed: int = 0,
-        augmentation: Augmentation | None = None,
+        augmentation: Augmentation | ResizedCrop | None = None,
+        workers: int | None = None,
     ) -> None:
         """Put the examples where batches are made: on the device if they fit, else in the host's memory.
 
@@ -43,58 +47,116 @@ class Batches:
             split: `train` or `test`.
             batch_size: examples in a batch; all there are, if there are fewer.
             device: where batches go.
-            seed: of the streams `order` and `augmentation`.
+            seed: of the streams `order` and `augmentation`, and of the part that is cut out of each file's image.
             augmentation: random changes of training inputs.
+            workers: processes that decode images in files, 0 for none beside this one; as many as this process may
+                use CPUs by default, and never more than batches. What comes does not depend on it.
         Raises:
-            SpecError: the split is neither, the size below 1, or the augmentation does not go with the examples.
+            SpecError: the split is neither, a number below its least, or the augmentation does not go with the
+                examples.
         """
         one_of("split", split, ("train", "test"))
         at_least("batch_size", batch_size, 1)
+        if workers is not None:
+            at_least("workers", workers, 0)
         examples = dataset.train if split == "train" else dataset.test
         if augmentation is not None and (split == "test" or examples.targets.dim() > 1):
             raise SpecError(
                 f"augmentation has {augmentation}, split has {split!r}, data have task {dataset.task!r}: "
                 "must go with training images that have one class each. Use augmentation=None."
             )
+        refuse_other_kind(augmentation, examples)
         self.epoch = 0
         self._dataset = dataset
         self._shuffled = split == "train"
         self._batch_size = batch_size
         self._device = torch.device(device)
         self._seed = seed
-        self._augmentation = augmentation
-        place = self._device if fits(examples, self._device) else torch.device("cpu")
-        self._examples = Examples(inputs=examples.inputs.to(place), targets=examples.targets.to(place))
+        self._targets = examples.targets
+        self._source: Resident | Decoder
+        if isinstance(examples.inputs, ImageFiles):
+            assert not isinstance(augmentation, Augmentation)
+            most = usable_cpus() if workers is None else workers
+            self._source = Decoder(
+                examples.inputs,
+                augmentation,
+                seed=seed,
+                workers=min(most, len(self)),
+                device=self._device,
+            )
+        else:
+            assert not isinstance(augmentation, ResizedCrop)
+            place = self._device if fits(examples.inputs, examples.targets, self._device) else torch.device("cpu")
+            self._targets = examples.targets.to(place)
+            self._source = Resident(examples.inputs.to(place), augmentation, seed=seed, device=self._device)
 
     def __len__(self) -> int:
-        full, rest = divmod(len(self._examples), self._batch_size)
+        full, rest = divmod(len(self._targets), self._batch_size)
         return full if rest == 0 or (self._shuffled and full > 1) else full + 1
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = stream(self._seed, "augmentation", self.epoch)
-        order = self._order().to(self._examples.inputs.device)
-        for index in order.split(self._batch_size)[: len(self)]:
-            inputs, targets = self._move(self._examples.inputs[index]), self._move(self._examples.targets[index])
-            if self._augmentation is not None:
-                inputs = augment(inputs, self._augmentation, generator)
-            yield self._dataset.normalise(inputs), targets
+        order = self._order().to(self._targets.device).split(self._batch_size)[: len(self)]
+        for index, inputs in zip(order, self._source.inputs(self.epoch, order), strict=True):
+            yield self._dataset.normalise(inputs), move(self._targets[index], self._device)
+
+    def close(self) -> None:
+        """End the processes that decode images, where there are any; another iteration starts them anew."""
+        if isinstance(self._source, Decoder):
+            self._source.close()
 
     def _order(self) -> Tensor:
         if self._shuffled:
-            return torch.randperm(len(self._examples), generator=stream(self._seed, "order", self.epoch))
-        return torch.arange(len(self._examples))
-
-    def _move(self, gathered: Tensor) -> Tensor:
-        if gathered.device.type == "cpu" and self._device.type == "cuda":
-            # The allocator of pinned memory keeps the buffer until its copy is done.
-            return gathered.pin_memory().to(self._device, non_blocking=True)
-        return gathered
+            return torch.randperm(len(self._targets), generator=stream(self._seed, "order", self.epoch))
+        return torch.arange(len(self._targets))
 
 
-def fits(examples: Examples, device: torch.device) -> bool:
+class Resident:
+    """Gives batches of inputs that lie in memory, the device's own if they fit there."""
+
+    def __init__(self, inputs: Tensor, augmentation: Augmentation | None, *, seed: int, device: torch.device) -> None:
+        """Remember the inputs, `n c h w`, and where batches of them go."""
+        self._inputs = inputs
+        self._augmentation = augmentation
+        self._seed = seed
+        self._device = device
+
+    def inputs(self, epoch: int, order: Sequence[Tensor]) -> Iterator[Tensor]:
+        """Gather batches and change them at random.
+
+        Args:
+            epoch: which random changes.
+            order: for each batch the numbers of its inputs, `b`, int64, where the inputs are.
+        Returns:
+            The batches, `b c h w`, on the device.
+        """
+        generator = stream(self._seed, "augmentation", epoch)
+        for index in order:
+            inputs = move(self._inputs[index], self._device)
+            yield inputs if self._augmentation is None else augment(inputs, self._augmentation, generator)
+
+
+def move(gathered: Tensor, device: torch.device) -> Tensor:
+    """Bring part of a batch to the device, while a GPU still computes."""
+    if gathered.device.type == "cpu" and device.type == "cuda":
+        # The allocator of pinned memory keeps the buffer until its copy is done.
+        return gathered.pin_memory().to(device, non_blocking=True)
+    return gathered.to(device)
+
+
+def fits(inputs: Tensor, targets: Tensor, device: torch.device) -> bool:
     """Say whether examples may stay on a device: a GPU must have several times their size free."""
     if device.type != "cuda":
         return True
     free, _ = torch.cuda.mem_get_info(device)
-    size = sum(part.numel() * part.element_size() for part in (examples.inputs, examples.targets))
+    size = sum(part.numel() * part.element_size() for part in (inputs, targets))
     return size <= math.floor(RESIDENT_SHARE * free)
+
+
+def refuse_other_kind(augmentation: Augmentation | ResizedCrop | None, examples: Examples) -> None:
+    """Raise a SpecError if an augmentation is one of images in files, and these are not, or the reverse."""
+    in_files = isinstance(examples.inputs, ImageFiles)
+    if augmentation is not None and in_files != isinstance(augmentation, ResizedCrop):
+        raise SpecError(
+            f"augmentation has {augmentation}, images are {'in files' if in_files else 'in memory'}: "
+            f"must be {'a ResizedCrop' if in_files else 'an Augmentation'}, or None."
+        )

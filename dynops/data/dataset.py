@@ -1,4 +1,4 @@
-"""Data sets in memory, and the base of the specs that load them."""
+"""Data sets, in memory or in files, and the base of the specs that load them."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -10,6 +10,8 @@ from torch import Tensor
 
 from dynops.axes import bind
 from dynops.data.augment import Augmentation
+from dynops.data.crops import ResizedCrop
+from dynops.data.image_files import ImageFiles
 from dynops.errors import ShapeError
 from dynops.specs import Spec
 
@@ -18,13 +20,13 @@ from dynops.specs import Spec
 class Examples:
     """Inputs and what a network should answer to them."""
 
-    inputs: Tensor
-    """Raw inputs, `n c h w`."""
+    inputs: Tensor | ImageFiles
+    """Raw inputs, `n c h w`, or the files that stand for them."""
     targets: Tensor
     """Classes, `n`, int64; or values, `n c h w`, where a regression judges each pixel."""
 
     def __post_init__(self) -> None:
-        bind("inputs", self.inputs, "n c h w")
+        bind("inputs", _shaped(self.inputs), "n c h w")
         if self.targets.dim() == 0 or len(self.targets) != len(self.inputs):
             raise ShapeError(
                 f"targets has shape {tuple(self.targets.shape)}, inputs has n={len(self.inputs)}: "
@@ -65,9 +67,9 @@ class Dataset:
     """Names of the classes, in the order of the targets; empty for a regression."""
 
     def __post_init__(self) -> None:
-        sizes = bind("train", self.train.inputs[:1], "n c h w")
+        sizes = bind("train", _shaped(self.train.inputs[:1]), "n c h w")
         shared = {axis: sizes[axis] for axis in ("c", "h", "w")}
-        bind("test", self.test.inputs, "n c h w", shared)
+        bind("test", _shaped(self.test.inputs), "n c h w", shared)
         for name, values in (("mean", self.mean), ("std", self.std)):
             if len(values) != sizes["c"]:
                 raise ShapeError(f"{name} has {len(values)} values, inputs have c={sizes['c']}: must be one a channel.")
@@ -104,7 +106,7 @@ class Data(Spec, ABC):
     __slots__ = ()
 
     @property
-    def augmentation(self) -> Augmentation | None:
+    def augmentation(self) -> Augmentation | ResizedCrop | None:
         """What training inputs go through; None where the data allow no change."""
         return None
 
@@ -120,3 +122,8 @@ class Data(Spec, ABC):
             DataError: files are missing, corrupt, or cannot be fetched.
             SpecError: the spec asks for a part that leaves a class without images.
         """
+
+
+def _shaped(inputs: Tensor | ImageFiles) -> Tensor:
+    """Return a tensor of the same sizes without content, so that no file is read for its axes."""
+    return torch.empty(inputs.shape, device="meta")

@@ -9,6 +9,7 @@ import torch
 from sklearn.datasets import load_digits
 
 from dynops.data.augment import Augmentation
+from dynops.data.crops import ResizedCrop
 from dynops.data.dataset import Data, Dataset, Examples
 from dynops.data.splits import split, subset
 from dynops.errors import SpecError
@@ -16,7 +17,7 @@ from dynops.specs import one_of, spec
 from dynops.streams import stream
 
 ROOT = Path("data")
-VALIDATION_SHARE = 10  # one in ten training images
+VALIDATION_SHARE = 10  # at least one in ten training images
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -42,8 +43,9 @@ class ImageData(Data):
     fraction: float = 1.0
     """Share of the training images that is used; a smaller one is a subset of a larger one."""
     evaluate: str = "test"
-    """`test`, or `validation`: a tenth of the training images is held out and evaluated, the test images are unused."""
-    augmentation: Augmentation = Augmentation()
+    """`test`, or `validation`: training images that are not learnt from are evaluated, as many as there are test images
+    or, where fewer are left, these and a tenth at least; the test images are unused."""
+    augmentation: Augmentation | ResizedCrop | None = Augmentation()
     """Random changes of the training images."""
 
     def __post_init__(self) -> None:
@@ -55,10 +57,12 @@ class ImageData(Data):
         """Read the images, hold out validation images if asked, and keep the fraction; errors as in `Data.load`."""
         raw = self._read(ROOT if root is None else root, download)
         train, test = raw.train, raw.test
+        learnt = round(self.fraction * len(train))
         if self.evaluate == "validation":
-            test, train = split(train, round(len(train) / VALIDATION_SHARE), stream(seed, "validation"))
-        if self.fraction < 1:
-            train = subset(train, self.fraction, stream(seed, "fraction"))
+            held_out = max(round(len(train) / VALIDATION_SHARE), min(len(test), len(train) - learnt))
+            test, train = split(train, held_out, stream(seed, "validation"))
+        if learnt < len(train):
+            train = subset(train, learnt / len(train), stream(seed, "fraction"))
         return Dataset(
             name=type(self).__name__,
             train=train,

@@ -73,11 +73,33 @@ def test_each_cell_is_compared_at_its_own_best_setting(tmp_path: Path) -> None:
     plan, _ = read_study(tmp_path)
     assert plan.tuned is not None
     assert plan.tuned.chosen == ("4", "4", "8", "8")
-    assert plan.tuned.scores[0] == pytest.approx((0.98, 1.0, 0.96))
+    assert plan.tuned.scores[0] == tuple(pytest.approx((score, score)) for score in (0.98, 1.0, 0.96))
     assert plan.cells[0] == comparison[0].spec.fingerprint()
     text = report(tmp_path).text
     assert "6 runs a cell: dilation among 2, 4, 8 gave 4 for kernel=static,window=small" in text
     assert "**at an end of the candidates** for kernel=pixel,window=small kernel=pixel,window=large" in text
+
+
+def test_the_report_says_how_sure_each_choice_is(tmp_path: Path) -> None:
+    """For a large window, one seed says 3 points and the other 0.2: a lead of 1.6 with an error of 1.4."""
+
+    def run(job: Job) -> RunRecord:
+        operator: Any = job.spec
+        worth = {2: (0.918, 0.90), 4: (0.92, 0.93), 8: (0.5, 0.5)}[operator.window.dilations[0]]
+        wide = operator.window.sizes[0] > 3
+        accuracy = worth[job.seed % 2] if wide else 0.9 + 0.01 * (operator.window.dilations[0] == 8)
+        return RunRecord(seed=job.seed, status="complete", metrics={"accuracy": accuracy})
+
+    replace(tuned_study([]), run=run).execute(tmp_path)
+    text = report(tmp_path).text
+    rows = [
+        line for line in text.splitlines() if line.startswith("| kernel=static") and ("| yes" in line or "| no" in line)
+    ]
+    assert [row.split(" | ")[1:] for row in rows] == [
+        ["90.00", "90.00", "91.00", "8", "2", "+1.00 ± 0.00", "yes |"],
+        ["90.90", "92.50", "50.00", "4", "2", "+1.60 ± 1.40", "no |"],
+    ]
+    assert "**no more than chance before the next best** in 2 of 4 cells" in text
 
 
 def test_tuning_goes_on_where_it_was_and_is_not_repeated(tmp_path: Path) -> None:

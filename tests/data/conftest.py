@@ -10,7 +10,9 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from dynops.data import Cifar10, Dataset
 
@@ -28,6 +30,22 @@ def data_root() -> Path:
 @pytest.fixture(scope="session")
 def cifar10(data_root: Path) -> Dataset:
     return Cifar10().load(0, root=data_root)
+
+
+@pytest.fixture(scope="session")
+def image_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root with `tiny`: 3 classes, each of one tint, 12 images to train and 5 to test, JPEG and PNG of odd sizes."""
+    root = tmp_path_factory.mktemp("images")
+    random = np.random.default_rng(0)
+    for part, number in (("train", 12), ("val", 5)):
+        for tint, name in enumerate(("ant", "bee", "cow")):
+            folder = root / "tiny" / part / name
+            folder.mkdir(parents=True)
+            for each in range(number):
+                pixels = random.integers(0, 60, (*random.integers(17, 60, 2), 3), dtype=np.uint8)
+                pixels[..., tint] += 150
+                Image.fromarray(pixels).save(folder / f"{each}.{('JPEG', 'png', 'jpg')[each % 3]}")
+    return root
 
 
 @pytest.fixture(scope="session")

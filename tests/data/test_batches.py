@@ -164,4 +164,7 @@ def test_examples_stay_on_a_gpu_with_four_times_their_size_free(
     free: int, expected: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 10**9))
-    assert module.fits(numbered(25), torch.device("cuda")) is expected  # 25 images of 25 bytes, labels of 8
+    examples = numbered(25)
+    assert (
+        module.fits(examples.inputs, examples.targets, torch.device("cuda")) is expected
+    )  # 25 images of 25 bytes, labels of 8

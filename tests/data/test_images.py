@@ -73,10 +73,10 @@ def test_cifar10_mean_and_std_are_those_of_its_training_images(cifar10: Dataset)
         assert (share * (shades - came).square()).sum().sqrt().item() == pytest.approx(std, abs=6e-5)
 
 
-def test_cifar10_validation_is_a_tenth_of_the_training_images(cifar10: Dataset, data_root: Path) -> None:
+def test_cifar10_is_validated_on_as_many_images_as_it_is_tested_on(cifar10: Dataset, data_root: Path) -> None:
     held = Cifar10(evaluate="validation", fraction=0.02).load(0, root=data_root)
-    assert counts(held.test.targets) == [500] * 10
-    assert counts(held.train.targets) == [90] * 10
+    assert counts(held.test.targets) == [1000] * 10
+    assert counts(held.train.targets) == [100] * 10
     assert not rows(held.train) & rows(held.test)
     assert rows(held.test) <= rows(cifar10.train)
 
@@ -119,11 +119,19 @@ def test_fractions_of_the_digits_are_nested() -> None:
     assert parts[0] < parts[1] < parts[2] < parts[3]
 
 
-def test_fraction_changes_neither_test_nor_validation_images() -> None:
-    for evaluate in ("test", "validation"):
-        full, part = (Digits(fraction=fraction, evaluate=evaluate).load(0) for fraction in (1.0, 0.1))
-        assert torch.equal(full.test.inputs, part.test.inputs)
-        assert rows(part.train) < rows(full.train)
+def test_fraction_changes_no_test_image() -> None:
+    full, part = (Digits(fraction=fraction).load(0) for fraction in (1.0, 0.1))
+    assert torch.equal(full.test.inputs, part.test.inputs)
+    assert rows(part.train) < rows(full.train)
+
+
+@pytest.mark.parametrize(
+    ("fraction", "learnt", "evaluated"), [(0.05, 50, 797), (0.2, 200, 797), (0.5, 500, 500), (0.95, 900, 100)]
+)
+def test_validation_learns_as_many_images_and_evaluates_others(fraction: float, learnt: int, evaluated: int) -> None:
+    tuned = Digits(fraction=fraction, evaluate="validation").load(1000)
+    assert (len(tuned.train), len(tuned.test)) == (learnt, evaluated)
+    assert not rows(tuned.train) & rows(tuned.test)
 
 
 def test_validation_never_shows_test_images() -> None:

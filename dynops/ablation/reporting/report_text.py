@@ -27,6 +27,7 @@ from dynops.ablation.reporting.tables import (
     verdict_table,
     verdict_word,
 )
+from dynops.ablation.reporting.tuning_text import tuning_table
 from dynops.records import RunRecord
 
 SERVER = "http://localhost:6006"
@@ -67,7 +68,7 @@ def report_document(
         *_optional("What explains the differences", _variance(effects, figures)),
         *_optional("What this number of seeds can show", _power(plan, effects, figures)),
         *_optional("Kernels", pictures(figures, "kernels")),
-        Section(title="Setup", blocks=(Items(lines=tuple(setup(plan, records, effects))),)),
+        Section(title="Setup", blocks=(Items(lines=tuple(setup(plan, records, effects))), *_tuning(plan))),
         Section(title="Exploratory effects, unadjusted", blocks=_exploratory(plan, effects), folded=True),
         Section(title="Failures, divergences and gaps", blocks=tuple(losses(plan, records))),
         Section(title="Files", blocks=(FILES,)),
@@ -135,6 +136,13 @@ def _effects(plan: Plan, effects: Effects, figures: Mapping[str, Picture]) -> tu
         table = attribution_table(effects)
         blocks.append(Section(title=table.title, blocks=(table, *_tagged(figures, "shares/attribution"))))
     return (*blocks, *pictures(figures, "factors"))
+
+
+def _tuning(plan: Plan) -> list[Section]:
+    if plan.tuned is None:
+        return []
+    table = tuning_table(plan, plan.tuned)
+    return [Section(title=table.title, blocks=(table,))]
 
 
 def _exploratory(plan: Plan, effects: Effects) -> tuple[Block, ...]:

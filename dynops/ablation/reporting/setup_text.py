@@ -10,6 +10,7 @@ from dynops.ablation.reporting.document import Items
 from dynops.ablation.reporting.results import cell_of, counted, show
 from dynops.ablation.reporting.sentences import registered
 from dynops.ablation.reporting.tables import unit_name
+from dynops.ablation.reporting.tuning_text import tuning_sentence
 from dynops.records import RunRecord
 
 BUDGETS = {
@@ -41,7 +42,7 @@ def setup(plan: Plan, records: Sequence[RunRecord], effects: Effects) -> list[st
         *_design(plan),
         f"Outcome: {plan.outcome}, {direction} is better, in {unit_name(effects)}{margin}; error level {plan.level:g}",
         f"Budget rule `{plan.budget}`: {BUDGETS[plan.budget]}",
-        *_tuning(plan),
+        *tuning_sentence(plan),
         registered(plan),
         f"Device: {distinct(records, lambda record: record.device)}",
         f"Versions: {versions}",
@@ -58,24 +59,6 @@ def _design(plan: Plan) -> list[str]:
         combinations = prod(len(factor.levels) for factor in plan.factors)
         lines.append(f"Design: `{plan.design!r}`, {len(plan.cell_levels())} of {combinations} combinations of levels")
     return lines
-
-
-def _tuning(plan: Plan) -> list[str]:
-    if plan.tuned is None:
-        return []
-    tuned, runs = plan.tuned, len(plan.tuned.factor.levels) * len(plan.tuned.seeds)
-    ends = {tuned.factor.levels[0], tuned.factor.levels[-1]}
-    at_end = [name for name, chosen in zip(plan.cell_names(), tuned.chosen, strict=True) if chosen in ends]
-    best = ", ".join(
-        f"{chosen} for {' '.join(cells)}"
-        for chosen in tuned.factor.levels
-        if (cells := [name for name, each in zip(plan.cell_names(), tuned.chosen, strict=True) if each == chosen])
-    )
-    note = f"; **at an end of the candidates** for {' '.join(at_end)}: a better one may lie beyond" if at_end else ""
-    return [
-        f"Tuned for each cell on held-out training data, {runs} runs a cell: {tuned.factor.name} "
-        f"among {', '.join(tuned.factor.levels)} gave {best}{note}"
-    ]
 
 
 def distinct(records: Sequence[RunRecord], read: Callable[[RunRecord], str]) -> str:
