@@ -30,6 +30,7 @@ NAMES = (
     "group_channels",
     "function_form",
     "controls",
+    "networks_of_the_field",
 )
 SETTINGS = {
     "digits": Setting(data=Digits(fraction=0.2), recipe=Recipe(), seeds=range(3), run=pytest.fail),
