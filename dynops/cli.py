@@ -12,8 +12,9 @@ from rich.text import Text
 from dynops.ablation import Report, SearchPlan, SearchReport, report, search_report
 from dynops.ablation.reporting.planning import needed_seeds
 from dynops.ablation.store import holds
-from dynops.cards import card, family, find, markdown, rows, table
-from dynops.errors import DynopsError
+from dynops.cards import card, family, find, markdown, network_card, rows, table
+from dynops.errors import DynopsError, SpecError
+from dynops.nets.named import NAMED, named
 
 
 def command(functions: Callable[..., None] | dict[str, Any], description: str, args: list[str] | None = None) -> None:
@@ -116,18 +117,49 @@ def zoo_command(
         Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table(listed))
 
 
-def card_command(name: str, channels: int = 96, size: int = 56, folder: Path = Path()) -> None:
-    """Say what an operator is and what it costs, and draw where it looks, what it shares and its kernels.
+def card_command(
+    name: str,
+    operator: str | None = None,
+    channels: int | None = None,
+    size: int | None = None,
+    outputs: int = 1000,
+    folder: Path = Path(),
+) -> None:
+    """Say what an operator or a network is and what it costs, and draw it.
 
     Args:
-        name: one of the zoo, or `path/to/file.py:name` of a layer of your own, or of a function that returns one.
-        channels: channels of the input.
-        size: rows and columns of the input.
+        name: an operator of the zoo, or `path/to/file.py:name` of a layer of your own or of a function that returns
+            one; or a network: `resnet26`, `rednet50`, `metaformer-s12`.
+        operator: what stands in a network's slots: one of the zoo, or `path/to/file.py:name`; by default what the
+            published network has.
+        channels: channels of the input, by default 96 for an operator and 3 for a network.
+        size: rows and columns of the input, by default 56 for an operator and 224 for a network.
+        outputs: classes of a network.
         folder: where the picture goes.
     """
-    found = find(name, channels, (size, size))
-    made = card(found.layer, name=found.name, channels=channels, size=(size, size), folder=folder, docs=found.docs)
-    _print(f"{made.text}\n\nIts picture: {made.path}")
+    if name in NAMED:
+        shape = (3 if channels is None else channels, *(224 if size is None else size,) * 2)
+        text, path = _network_card(name, operator, shape, outputs, folder)
+    else:
+        if operator is not None:
+            raise SpecError(
+                f"name has {name!r}, operator has {operator!r}: must be a network, one of {', '.join(NAMED)}."
+            )
+        width, grid = 96 if channels is None else channels, (56 if size is None else size,) * 2
+        found = find(name, width, grid, networks=NAMED)
+        made = card(found.layer, name=found.name, channels=width, size=grid, folder=folder, docs=found.docs)
+        text, path = made.text, made.path
+    _print(f"{text}\n\nIts picture: {path}")
+
+
+def _network_card(
+    name: str, operator: str | None, shape: tuple[int, int, int], outputs: int, folder: Path
+) -> tuple[str, Path]:
+    found = None if operator is None else find(operator, 64, shape[1:])
+    network = named(name, None if found is None else found.layer)
+    title = name if found is None else f"{name}-{found.name}"
+    made = network_card(network, name=title, shape=shape, outputs=outputs, folder=folder)
+    return made.text, made.path
 
 
 def _print(text: str) -> None:

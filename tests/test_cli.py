@@ -10,6 +10,7 @@ from dynops import cards, cli, zoo
 from dynops.ablation.designs import Levels
 from dynops.ablation.plan import Plan
 from dynops.ablation.store import write_study
+from dynops.nets import resnet, sections
 from dynops.records import RunRecord
 
 
@@ -132,6 +133,59 @@ def test_card_of_a_name_that_there_is_not(monkeypatch: pytest.MonkeyPatch, capsy
         run_here(monkeypatch, "card", "involutoin")
     assert ended.value.code == 2
     assert "Near: involution, involution_keras." in " ".join(capsys.readouterr().err.split())
+
+
+def test_card_of_a_network_prints_and_draws(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    options = ("--size=64", "--channels=1", "--outputs=10", f"--folder={tmp_path}")
+    run_here(monkeypatch, "card", "resnet26", "--operator=involution", *options)
+    shown = capsys.readouterr().out
+    assert shown.startswith("resnet26-involution\n\nPython\n    ResNet(\n        depth=26,")
+    assert "\nAt 1x64x64, 10 classes\nsection " in shown
+    assert shown.endswith(f"\nIts picture: {tmp_path / 'card-resnet26-involution.png'}\n")
+    assert (tmp_path / "card-resnet26-involution.png").stat().st_size > 10_000
+    cost = sum(each.parameters for each in sections(resnet(26, zoo.involution()), (1, 64, 64), 10))
+    assert f"{cost:,}" in shown
+
+
+def test_card_of_a_network_is_the_published_one_at_its_size(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    run_here(monkeypatch, "card", "rednet26", f"--folder={tmp_path}")
+    shown = capsys.readouterr().out
+    assert "\nAt 3x224x224, 1000 classes\n" in shown
+    assert "9,233,166" in shown
+
+
+def test_an_operator_of_ones_own_stands_in_a_network(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text("from dynops import zoo\n\nmine = zoo.depthwise(5)\n")
+    options = (f"--operator={tmp_path}/mine.py:mine", "--size=32", f"--folder={tmp_path}")
+    run_here(monkeypatch, "card", "metaformer-s12", *options)
+    assert capsys.readouterr().out.startswith("metaformer-s12-mine\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("resnet34",), "must be of the zoo, a network, or path/to/file.py:name. Near: resnet38, resnet50, "),
+        (("xyzzy",), "Networks: resnet26, resnet38, resnet50, resnet101, resnet152, rednet26, "),
+        (("resnet26", "--operator=involutoin"), "'involutoin': must be of the zoo, or path/to/file.py:name. Near: inv"),
+        (("rednet26", "--operator=conv2d"), "a RedNet has involution. Use resnet26 for another operator."),
+        (("conv2d", "--operator=conv2d"), "name has 'conv2d', operator has 'conv2d': must be a network, one of resnet"),
+        (("resnet26", "--operator=window_attention"), "both must be multiples of the stride"),
+    ],
+)
+def test_cards_that_there_are_not(
+    words: tuple[str, ...], message: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_here(monkeypatch, "card", *words)
+    assert ended.value.code == 2
+    # the terminal breaks lines, at a slash as well
+    assert "".join(message.split()) in "".join(capsys.readouterr().err.split())
 
 
 def test_seeds_are_planned_from_a_study(tmp_path: Path) -> None:

@@ -15,8 +15,8 @@ LAYERS = (
     {"errors", "axes", "streams", "specs", "records"},
     {"ops"},
     {"parts"},
-    {"nets", "data", "cards"},
-    {"training"},
+    {"nets", "data"},
+    {"cards", "training"},
     {"ablation"},
     {"cli"},
 )

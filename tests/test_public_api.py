@@ -22,13 +22,14 @@ NAMES = {
         "token_mixing weightnet window_attention"
     ),
     "dynops.nets": (
-        "Bare KerasCNN KerasINN Matched Network ResNet ResidualNetwork Timing Widths matched rednet resnet"
+        "Bare KerasCNN KerasINN Matched MetaFormer Network Official ResNet ResidualNetwork Section Slot Timing Widths "
+        "features load_official matched metaformer named rednet resnet sections"
     ),
     "dynops.data": (
-        "Augmentation Batches Cifar10 Cifar100 Data Dataset Digits Examples FashionMnist ImageData Mnist "
-        "SelectorShift augment"
+        "Augmentation Batches Cifar10 Cifar100 Data Dataset Digits Examples FashionMnist ImageData ImageFiles "
+        "ImageFolder Mnist ResizedCrop SelectorShift augment"
     ),
-    "dynops.training": "Experiment Recipe train train_together",
+    "dynops.training": "Experiment Recipe export recipes restore train train_together",
     "dynops.ablation": (
         "Bounded Difference Effects Exceeds Factor Fraction FullFactorial Hypothesis Interaction Job Objective "
         "OneFactor Plan Range Report Search SearchPlan SearchReport Slope Study Tuning Within effects read_search "

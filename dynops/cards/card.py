@@ -59,7 +59,7 @@ def card(
         ShapeError: the layer cannot be built at this width, or run on this grid.
         SpecError: the width or the size is not a positive number, or the folder cannot be one.
     """
-    docs, grid, path = docs or Docs(), grid_of(layer, size), _path(name, Path(folder))
+    docs, grid, path = docs or Docs(), grid_of(layer, size), picture_path(name, Path(folder))
     description = layer.describe(channels, grid)
     place = f"{channels} channels, {words.by(grid)}"
     costs = f"{description.parameters:,} parameters, {words.human(description.macs)} MACs at {place}"
@@ -80,7 +80,12 @@ def card(
     return Card(name=name, description=description, text=text, path=path)
 
 
-def _path(name: str, folder: Path) -> Path:
+def picture_path(name: str, folder: Path) -> Path:
+    """Return where the picture of a card goes, and make the folder.
+
+    Raises:
+        SpecError: the name is none of a file, or the folder cannot be one.
+    """
     if Path(name).name != name:
         raise SpecError(f"name has {name!r}: must be a part of a file's name. Leave out '/'.")
     if folder.exists() and not folder.is_dir():

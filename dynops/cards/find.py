@@ -3,7 +3,7 @@
 import importlib.util
 import inspect
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -27,13 +27,14 @@ class Found:
     docs: Docs
 
 
-def find(name: str, channels: int, size: Size) -> Found:
+def find(name: str, channels: int, size: Size, networks: Iterable[str] = ()) -> Found:
     """Find a layer by name.
 
     Args:
         name: a name of the zoo, or `path/to/file.py:name` of a layer or of a function that returns one.
         channels: the width, for a function that takes it as `channel`.
         size: the input's grid, for a function that takes it as `grid`.
+        networks: names that would have been good as well, for the message about one that there is not.
     Raises:
         SpecError: there is no such operator, file or name, the file cannot be imported, or it is no layer.
     """
@@ -42,9 +43,12 @@ def find(name: str, channels: int, size: Size) -> Found:
         return _in_file(name, channels, size)
     members = {member.__name__: member for member in zoo.FAMILY}
     if name not in members:
-        near = get_close_matches(name, members, n=4)
-        way_out = f"Near: {', '.join(near)}" if near else f"It has {', '.join(members)}"
-        raise SpecError(f"name has {name!r}: must be of the zoo, or path/to/file.py:name. {way_out}.")
+        others = tuple(networks)
+        near = get_close_matches(name, (*members, *others), n=4)
+        all_others = f". Networks: {', '.join(others)}" if others else ""
+        way_out = f"Near: {', '.join(near)}" if near else f"It has {', '.join(members)}{all_others}"
+        also = " a network," if others else ""
+        raise SpecError(f"name has {name!r}: must be of the zoo,{also} or path/to/file.py:name. {way_out}.")
     return Found(name=name, layer=make(members[name], channels, size), docs=read(inspect.getdoc(members[name])))
 
 

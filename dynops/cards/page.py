@@ -102,6 +102,14 @@ class Page:
         left, top = left + (width - columns * cell[1]) / 2, top + (height - rows * cell[0]) / 2
         return Panel(axes=self.axes, left=left, top=top, cell=cell, shape=shape)
 
+    def rectangle(
+        self, left: float, top: float, width: float, height: float, fill: str, edge: str = "none", line: float = 0.6
+    ) -> None:
+        """Draw a filled rectangle over what was drawn before."""
+        self.axes.add_patch(
+            Rectangle((left, top), width, height, facecolor=fill, edgecolor=edge, linewidth=line, zorder=1)
+        )
+
     def text(
         self,
         left: float,

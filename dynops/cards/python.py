@@ -1,11 +1,11 @@
-"""A layer as the Python that makes it, broken into lines."""
+"""A spec as the Python that makes it, broken into lines."""
 
 import io
 import tokenize
 from itertools import pairwise
 from typing import NamedTuple
 
-from dynops.parts.layer import Layer
+from dynops.specs import Spec
 
 INDENT = "    "
 
@@ -19,8 +19,8 @@ class Outline(NamedTuple):
     """Where `+` and `*` stand."""
 
 
-def python(layer: Layer, width: int = 88) -> str:
-    """Write a layer as Python with lines of at most `width` characters where that can be; it evaluates to the layer.
+def python(value: Spec, width: int = 88) -> str:
+    """Write a spec as Python with lines of at most `width` characters where that can be; it evaluates to the spec.
 
     >>> from dynops.parts import zoo
     >>> print(python(zoo.conv2d(), 60))
@@ -30,7 +30,7 @@ def python(layer: Layer, width: int = 88) -> str:
         window=Window(3),
     )
     """
-    return _broken(repr(layer), width)
+    return _broken(repr(value), width)
 
 
 def _broken(text: str, width: int) -> str:

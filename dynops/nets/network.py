@@ -29,6 +29,10 @@ class Network(Spec, ABC):
     def build(self, shape: Shape, outputs: int) -> nn.Module:
         """Make the module.
 
+        A network of stages is an `nn.Sequential` of children named `stem`, `stage1_block1`, `stage1_block2` and so on,
+        and `head`, in this order; what changes the grid between two stages is in the first block of the later one. So
+        `dynops.nets.features` finds what each stage gives.
+
         Args:
             shape: channels, rows and columns of an input.
             outputs: number of classes, or of output channels in a regression.

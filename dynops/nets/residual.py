@@ -124,6 +124,8 @@ class ZeroNorm(nn.BatchNorm2d):
 
 def check_grid(operator: Layer, size: Size, stride: int) -> None:
     """Raise a ShapeError unless an operator's output has the grid of its slot."""
+    if operator.dims != len(size):
+        raise ShapeError(f"operators has {operator!r} with dims={operator.dims}: images have {len(size)}.")
     grid, needed = operator.output_size(size), tuple(-(-length // stride) for length in size)
     if grid != needed:
         raise ShapeError(

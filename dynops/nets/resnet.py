@@ -95,9 +95,16 @@ def resnet(depth: int, operator: Layer | None = None, *, small: bool = False) ->
     return ResNet(depth=depth, operators=(operator,), stem=None if small else operator)
 
 
-def rednet(depth: int) -> ResNet:
-    """Return the published RedNet for classification: 7x7 involutions in the blocks, a 3x3 one in the stem."""
-    return ResNet(depth=depth, operators=(zoo.involution(kernel_size=7),), stem=zoo.involution(kernel_size=3))
+def rednet(depth: int, *, stem_size: int = 3) -> ResNet:
+    """Return the published RedNet, which has 7x7 involutions in its blocks.
+
+    Args:
+        depth: 26, 38, 50, 101 or 152.
+        stem_size: side of the window of the involution in the stem: 3 for classification, 7 for detection and
+            segmentation.
+    """
+    stem = zoo.involution(kernel_size=stem_size)
+    return ResNet(depth=depth, operators=(zoo.involution(kernel_size=7),), stem=stem)
 
 
 def _halved(size: Size, stride: int) -> Size:

@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from dynops import macs, parameters, zoo
 from dynops.errors import ShapeError, SpecError
 from dynops.nets import ResNet, rednet, resnet
+from dynops.nets.residual import ZeroNorm
 from dynops.parts import Layer
 
 # counted by instantiating the official definition; MACs of convolutions and linear layers, and of involution's sums
@@ -34,7 +36,8 @@ def test_rednet_has_the_published_parameters_and_products(depth: int) -> None:
 
 @pytest.mark.parametrize("depth", REDNETS)
 def test_the_variant_for_dense_prediction_has_the_published_parameters(depth: int) -> None:
-    network = ResNet(depth=depth, operators=(zoo.involution(),), stem=zoo.involution())
+    network = rednet(depth, stem_size=7)
+    assert network == resnet(depth, zoo.involution())
     assert parameters(built(network)) == REDNETS[depth][0] + 720
 
 
@@ -48,6 +51,16 @@ def test_a_network_gives_classes_at_every_size() -> None:
         (3, 65, 71), 10
     )
     assert module(torch.randn(2, 3, 65, 71)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("network", [rednet(26), resnet(26)], ids=["rednet", "resnet"])
+def test_a_step_on_an_image_of_224_pixels_reaches_every_parameter(network: ResNet) -> None:
+    module = network.build((3, 224, 224), 10).eval()
+    for block in module.modules():
+        if isinstance(block, ZeroNorm):
+            nn.init.ones_(block.weight)
+    F.cross_entropy(module(torch.randn(1, 3, 224, 224)), torch.tensor([3])).backward()
+    assert all(parameter.grad is not None and parameter.grad.any() for parameter in module.parameters())
 
 
 def test_small_images_keep_their_grid_in_the_stem() -> None:
@@ -73,3 +86,5 @@ def test_mistakes_say_what_fits() -> None:
         ResNet(depth=26, operators=(zoo.depthwise(), zoo.depthwise()))
     with pytest.raises(ShapeError, match=r"must be equal. Let the network set the stride"):
         built(ResNet(depth=26, operators=(zoo.depthwise(),), stem=zoo.depthwise(stride=2)))
+    with pytest.raises(ShapeError, match=r"^operators has Operator\(.*\) with dims=1: images have 2\.$"):
+        built(resnet(26, zoo.dynamic_conv1d()))

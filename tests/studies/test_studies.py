@@ -98,7 +98,7 @@ def test_each_cell_is_tuned_on_held_out_training_images(tmp_path: Path) -> None:
     rates = [record.spec["recipe"].get("learning_rate", 3e-3) for record in records]
     assert [f"{rate:g}" for rate in rates] == list(plan.tuned.chosen)
     _, tuning = read_study(tmp_path / "tuning")
-    assert len(tuning) == 4 * 4 * 2
+    assert len(tuning) == 4 * 4 * 4
     assert {record.spec["data"]["evaluate"] for record in tuning} == {"validation"}
     assert all("evaluate" not in record.spec["data"] for record in records)
     assert not {record.seed for record in tuning} & {record.seed for record in records}
