@@ -141,7 +141,8 @@ def learning_rate(candidates: Sequence[float] = LEARNING_RATES) -> Tuning:
 
     def held_out(experiment: Experiment) -> Experiment:
         assert isinstance(experiment.data, ImageData)
-        return replace(experiment, data=replace(experiment.data, evaluate="validation"))
+        recipe = replace(experiment.recipe, evaluate_every=experiment.recipe.epochs)  # the last epoch is what counts
+        return replace(experiment, data=replace(experiment.data, evaluate="validation"), recipe=recipe)
 
     factor = Factor("learning_rate", {f"{rate:g}": level(rate) for rate in candidates})
     return Tuning(factor=factor, held_out=held_out, seeds=TUNING_SEEDS)

@@ -128,7 +128,7 @@ def test_a_rate_is_tuned_by_nothing_but_the_recipe_and_the_split() -> None:
     tuning = learning_rate((0.1, 0.2))
     changed: Any = tuning.levels().levels["0.2"](base)
     assert replace(changed, recipe=base.recipe, data=base.data) == base
-    assert changed.recipe == replace(base.recipe, learning_rate=0.2)
+    assert changed.recipe == replace(base.recipe, learning_rate=0.2, evaluate_every=base.recipe.epochs)
     assert changed.data == replace(base.data, evaluate="validation")
 
 
