@@ -29,8 +29,8 @@ from dynops.records import write_atomically
 from dynops.specs import at_least
 from dynops.training import Experiment, Recipe
 from dynops.training.environment import commit, device_name, versions
+from dynops.training.schedule import optimiser_of, share_of_peak
 from dynops.training.start import initialise
-from dynops.training.task import optimiser_of, share_of_peak
 
 COMPARED = 3  # epochs whose losses must be equal; later on roundings part them
 EVALUATED = 500  # images in a batch of an evaluation, as `train` has

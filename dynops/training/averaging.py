@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -40,7 +41,7 @@ def averaged_metrics(
     """
     place = next(network.parameters()).device
     batches = Batches(dataset=dataset, split="test", batch_size=batch_size, device=device)
-    task = Task(network, (dataset,), recipe, None).to(device).eval()
+    task = Task(network, (dataset,), replace(recipe, ema=None), None).to(device).eval()  # it has what was averaged
     found: dict[str, float] = {}
     for each in axes:
         with torch.no_grad(), averaged(network, each), precision():

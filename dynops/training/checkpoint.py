@@ -16,33 +16,41 @@ from dynops.specs import digest
 SECONDS = 30.0  # between checkpoints; an epoch that ends earlier leaves none, the last one always does
 
 
+UNREADABLE = (OSError, RuntimeError, pickle.UnpicklingError, BadZipFile, EOFError, KeyError, TypeError)
+
+
 class Checkpoint(L.Callback):
     """Writes a file at the ends of epochs, whole or not at all."""
 
-    def __init__(self, path: Path, run: dict[str, Any]) -> None:
+    def __init__(self, path: Path, run: dict[str, Any], made: dict[str, Any]) -> None:
         """Prepare to write.
 
         Args:
             path: the file; its folder is made where it is missing.
             run: network, data, recipe and seeds as plain data; a checkpoint of another run is not taken up.
+            made: what `restore` needs to build the network again, as plain data.
         """
         self.path = path
         self.run = digest(run)
+        self.made = made
         self._written = time.monotonic()
         path.parent.mkdir(parents=True, exist_ok=True)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         last = trainer.current_epoch + 1 == trainer.max_epochs
-        if last or time.monotonic() - self._written > SECONDS:
+        due = last or time.monotonic() - self._written > SECONDS
+        if trainer.strategy.broadcast(due):  # one clock counts, where there are several processes
             self._save(trainer)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         checkpoint["run"] = self.run
+        checkpoint["made"] = self.made
 
     def _save(self, trainer: L.Trainer) -> None:
         temporary = self.path.with_suffix(".tmp")
         trainer.save_checkpoint(temporary)
-        temporary.replace(self.path)
+        if trainer.is_global_zero:
+            temporary.replace(self.path)
         self._written = time.monotonic()
 
 
@@ -57,7 +65,7 @@ def resume_point(checkpoint: Checkpoint) -> Path | None:
     try:
         found = torch.load(checkpoint.path, map_location="cpu", weights_only=True)
         run, _ = found["run"], found["histories"]
-    except (OSError, RuntimeError, pickle.UnpicklingError, BadZipFile, EOFError, KeyError, TypeError) as error:
+    except UNREADABLE as error:
         warnings.warn(f"{checkpoint.path} cannot be read ({error}): the run starts anew.", stacklevel=2)
         return None
     if run != checkpoint.run:

@@ -12,6 +12,7 @@ from dynops.nets import Network, Timing, matched
 from dynops.records import RunRecord
 from dynops.specs import Spec, spec
 from dynops.training.environment import choose_accelerator
+from dynops.training.mixing import check_mixing
 from dynops.training.program import load
 from dynops.training.recipe import Recipe
 from dynops.training.train import train, train_together
@@ -36,6 +37,7 @@ class Experiment(Spec):
         """
         choose_accelerator(accelerator)
         (dataset,) = load(self.data, (seed,), root)
+        check_mixing(self.recipe, dataset.task)
         with torch.device("meta"):
             self.network.build(dataset.input_shape, dataset.outputs)
 

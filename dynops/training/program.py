@@ -6,13 +6,15 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
+from lightning.pytorch.plugins.environments import LightningEnvironment
+from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
-from dynops.data import Batches, Data, Dataset
+from dynops.data import Batches, Data, Dataset, ImageFiles
 from dynops.errors import SpecError
 from dynops.nets import Network
 from dynops.parts import macs, parameters
@@ -23,13 +25,15 @@ from dynops.streams import stream_seed
 from dynops.training.averaging import averaged_metrics
 from dynops.training.checkpoint import Checkpoint, resume_point
 from dynops.training.environment import choose_accelerator, commit, device_name, peak_memory, versions
+from dynops.training.feed import Feed, Handfuls, Share
 from dynops.training.images import kernel_images
+from dynops.training.mixing import Mixed, check_mixing
 from dynops.training.outcome import Epoch, metrics, trivial
 from dynops.training.recipe import Recipe
-from dynops.training.settings import own_settings
+from dynops.training.settings import own_settings, precision_of
 from dynops.training.start import initialise
-from dynops.training.task import DivergedError, Handfuls, Task
-from dynops.training.together import BatchesTogether, Together, check_together
+from dynops.training.task import DivergedError, Task
+from dynops.training.together import FeedTogether, Together, check_together
 
 EVALUATED = 500  # images in a batch of an evaluation, of all seeds, at least
 
@@ -57,6 +61,10 @@ class Program:
     images: Mapping[int, int]
     averaged: Sequence[str]
     on_epoch: Callable[[Epoch], None] | None
+    devices: int = 1
+    """How many processes, each with a device, train at once."""
+    rank: int = 0
+    """Which of them this is."""
 
     def run(self) -> list[RunRecord]:
         """Train, and return a record for each seed; errors are those of `train_together`."""
@@ -65,18 +73,21 @@ class Program:
             one_of("averaged", axes, AXES)
         datasets = load(self.data, self.seeds, self.root)
         _check_sizes(self.seeds, datasets)
+        check_mixing(self.recipe, datasets[0].task)
         with own_settings(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             networks = [self._start(seed, dataset) for seed, dataset in zip(self.seeds, datasets, strict=True)]
             task = Task(self._learner(networks, datasets), datasets, self.recipe, self.on_epoch)
             trainer = self._fit(task, datasets)
             device = trainer.strategy.root_device
-            if isinstance(task.network, Together):
-                task.network.unstack(networks)
+            if isinstance(task.judged, Together):
+                task.judged.unstack(networks)
+            else:
+                networks[0].load_state_dict(task.judged.state_dict())
             shared = {
                 "seconds": (time.perf_counter() - started) / len(self.seeds),
                 "step_milliseconds": 1000 * statistics.median(task.step_seconds),
                 "peak_memory": peak_memory(device),
-                "device": device_name(device) + (f", {len(self.seeds)} seeds at once" if len(self.seeds) > 1 else ""),
+                "device": self._device_name(device),
                 "versions": versions(),
                 "commit": commit(),
                 "spec": self._plain(),
@@ -86,6 +97,10 @@ class Program:
                 for number in range(len(self.seeds))
             ]
 
+    def _device_name(self, device: torch.device) -> str:
+        at_once = f", {len(self.seeds)} seeds at once" if len(self.seeds) > 1 else ""
+        return device_name(device) + at_once + (f", {self.devices} devices" if self.devices > 1 else "")
+
     def _start(self, seed: int, dataset: Dataset) -> nn.Module:
         module = self.network.build(dataset.input_shape, dataset.outputs)
         initialise(module, seed)
@@ -94,20 +109,33 @@ class Program:
     def _learner(self, networks: list[nn.Module], datasets: tuple[Dataset, ...]) -> nn.Module:
         if not self.together:
             return networks[0]
+        if self.recipe.channels_last:
+            raise SpecError("recipe has channels_last=True: must be False for seeds that are trained together.")
+        if isinstance(datasets[0].test.inputs, ImageFiles):
+            raise SpecError(
+                f"data has {self.data}: images in files are decoded for one network at a time. "
+                "Train the seeds one by one, without `--batch-seeds`."
+            )
         check_together(networks[0], datasets[0].normalise(datasets[0].test.inputs[:2]))
         return Together(networks)
 
     def _fit(self, task: Task, datasets: tuple[Dataset, ...]) -> L.Trainer:
         """Train until the last epoch or until no network has finite numbers; return the trainer."""
         run = {**self._plain(), **({"seeds": list(self.seeds)} if self.together else {"seed": self.seeds[0]})}
-        checkpoint = None if self.path is None else Checkpoint(self.path, run)
+        made = {
+            "network": self.network.to_json(),
+            "input_shape": list(datasets[0].input_shape),
+            "outputs": datasets[0].outputs,
+            "seeds": list(self.seeds),
+        }
+        checkpoint = None if self.path is None else Checkpoint(self.path, run, made)
         trainer = self._trainer(checkpoint)
         device = trainer.strategy.root_device
         if device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(device)
         learnt, evaluated = self._learnt(datasets, device), self._evaluated(datasets, device)
         resume = None if checkpoint is None else resume_point(checkpoint)
-        torch.manual_seed(stream_seed(self.seeds[0], "training"))
+        torch.manual_seed(stream_seed(self.seeds[0], "training", *([self.rank] if self.rank else [])))
         try:
             trainer.fit(task, Handfuls(learnt), evaluated, ckpt_path=resume, weights_only=True)
         except DivergedError:
@@ -116,6 +144,8 @@ class Program:
             # Lightning turns Ctrl-C into an exit of the whole process; the caller may still have work to keep
             raise KeyboardInterrupt from None
         finally:
+            learnt.close()
+            evaluated.close()
             if self.recipe.compile:
                 torch.compiler.reset()  # no other run has its graphs, and they hold memory
         if trainer.interrupted:
@@ -124,15 +154,12 @@ class Program:
 
     def _trainer(self, checkpoint: Checkpoint | None) -> L.Trainer:
         chosen = choose_accelerator(self.accelerator)
-        precision: Literal["32-true", "16-mixed", "bf16-mixed"] = "32-true"
-        if chosen == "cuda" and torch.cuda.is_bf16_supported():
-            precision = "bf16-mixed"
-        elif chosen == "cuda" and not self.together:  # one scale for all losses would tie the seeds to each other
-            precision = "16-mixed"
         return L.Trainer(
             accelerator=chosen,
-            devices=1,
-            precision=precision,
+            devices=self.devices,
+            strategy="auto" if self.devices == 1 else DDPStrategy(broadcast_buffers=False),
+            plugins=None if self.devices == 1 else LightningEnvironment(),
+            precision=precision_of(self.recipe.precision, chosen, self.together),
             max_epochs=self.recipe.epochs,
             check_val_every_n_epoch=self.recipe.evaluate_every,
             deterministic=chosen == "cpu",
@@ -145,29 +172,31 @@ class Program:
             use_distributed_sampler=False,
         )
 
-    def _learnt(self, datasets: tuple[Dataset, ...], device: torch.device) -> Batches | BatchesTogether:
-        return self._side_by_side(
-            [
-                Batches(
-                    dataset=dataset,
-                    split="train",
-                    batch_size=self.recipe.batch_size,
-                    device=device,
-                    seed=seed,
-                    augmentation=self.data.augmentation,
-                )
-                for seed, dataset in zip(self.seeds, datasets, strict=True)
-            ]
-        )
+    def _learnt(self, datasets: tuple[Dataset, ...], device: torch.device) -> Feed:
+        feeds = [self._learnt_by(seed, dataset, device) for seed, dataset in zip(self.seeds, datasets, strict=True)]
+        return self._own(feeds, equal=True)
 
-    def _evaluated(self, datasets: tuple[Dataset, ...], device: torch.device) -> Batches | BatchesTogether:
-        size = max(self.recipe.batch_size, EVALUATED // len(datasets))
-        return self._side_by_side(
-            [Batches(dataset=dataset, split="test", batch_size=size, device=device) for dataset in datasets]
+    def _learnt_by(self, seed: int, dataset: Dataset, device: torch.device) -> Feed:
+        batches = Batches(
+            dataset=dataset,
+            split="train",
+            batch_size=self.recipe.batch_size,
+            device=device,
+            seed=seed,
+            augmentation=self.data.augmentation,
         )
+        mixes = self.recipe.mixup or self.recipe.cutmix
+        return Mixed(batches, self.recipe, seed, dataset.outputs) if mixes else batches
 
-    def _side_by_side(self, batches: list[Batches]) -> Batches | BatchesTogether:
-        return BatchesTogether(batches) if self.together else batches[0]
+    def _evaluated(self, datasets: tuple[Dataset, ...], device: torch.device) -> Feed:
+        size = max(self.recipe.batch_size // self.recipe.accumulate, EVALUATED // len(datasets))
+        feeds = [Batches(dataset=dataset, split="test", batch_size=size, device=device) for dataset in datasets]
+        return self._own(feeds, equal=False)
+
+    def _own(self, feeds: Sequence[Feed], *, equal: bool) -> Feed:
+        """Return this process's share of the feeds, side by side where there are several."""
+        feed = FeedTogether(feeds) if self.together else feeds[0]
+        return Share(feed, self.rank, self.devices, equal=equal) if self.devices > 1 else feed
 
     def _outcome(
         self,

@@ -6,8 +6,11 @@ import signal
 import threading
 import warnings
 from collections.abc import Iterator
+from typing import Literal
 
 import torch
+
+Precision = Literal["32-true", "16-mixed", "bf16-mixed"]
 
 
 @contextlib.contextmanager
@@ -28,3 +31,18 @@ def own_settings() -> Iterator[None]:
             signal.signal(signal.SIGINT, on_interrupt)  # Lightning leaves Ctrl-C ignored once it was pressed
         torch.use_deterministic_algorithms(deterministic)
         torch.backends.cudnn.benchmark = benchmark
+
+
+def precision_of(name: str, accelerator: str, together: bool) -> Precision:
+    """Return Lightning's name of a recipe's precision, and for `auto` the fastest that an accelerator trains well in.
+
+    Args:
+        name: the recipe's.
+        accelerator: `cpu`, `cuda` or `mps`.
+        together: whether several seeds are trained at once.
+    """
+    if name == "bfloat16" or (name == "auto" and accelerator == "cuda" and torch.cuda.is_bf16_supported()):
+        return "bf16-mixed"
+    if name == "auto" and accelerator == "cuda" and not together:  # one scale for all losses would tie the seeds
+        return "16-mixed"
+    return "32-true"

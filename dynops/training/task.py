@@ -3,24 +3,26 @@
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import islice
+from contextlib import nullcontext
 from typing import Any
 
 import lightning as L
 import torch
+import torch.distributed
 import torch.nn.functional as F
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
-from dynops.data import Batches, Dataset
+from dynops.data import Dataset
+from dynops.training.ema import Ema
+from dynops.training.feed import Feed, Handfuls
 from dynops.training.outcome import Epoch
 from dynops.training.recipe import Recipe
-from dynops.training.together import BatchesTogether, Together, clip_each
-
-STEPS = 8
-"""Steps that Lightning takes for one."""
+from dynops.training.schedule import optimiser_of, schedule_of
+from dynops.training.together import Together, clip_each
 
 
 class DivergedError(Exception):
@@ -40,27 +42,19 @@ class Mean:
         self._total = self._total + values.sum(1)
         self._count += values.shape[1]
 
+    def gather(self, device: torch.device) -> None:
+        """Add what the other processes have of it; each then has the sum over all of them."""
+        total = torch.as_tensor(self._total, dtype=torch.float64, device=device).reshape(-1)
+        sums = torch.cat([total, total.new_tensor([self._count])])
+        torch.distributed.all_reduce(sums)
+        self._total, self._count = sums[:-1], int(sums[-1])
+
     def take(self) -> list[float]:
         """Return the mean for each n, and start anew; waits for the device."""
         assert isinstance(self._total, Tensor), "examples came"
         mean = (self._total / self._count).tolist()
         self._total, self._count = 0.0, 0
         return mean
-
-
-class Handfuls:
-    """Batches by the handful, each batch made when it is asked for: several steps share Lightning's own work."""
-
-    def __init__(self, batches: Batches | BatchesTogether) -> None:
-        self.batches = batches
-
-    def __len__(self) -> int:
-        return math.ceil(len(self.batches) / STEPS)
-
-    def __iter__(self) -> Iterator[Iterator[tuple[Tensor, Tensor]]]:
-        rest = iter(self.batches)
-        for _ in range(len(self)):
-            yield islice(rest, STEPS)
 
 
 class Task(L.LightningModule):
@@ -87,7 +81,10 @@ class Task(L.LightningModule):
         """
         super().__init__()
         self.automatic_optimization = False
+        if recipe.channels_last:
+            network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
         self.network = network
+        self.ema = None if recipe.ema is None else Ema(self.network, recipe.ema)
         self.together = isinstance(network, Together)
         self.recipe = recipe
         self.classification = datasets[0].task == "classification"
@@ -98,6 +95,11 @@ class Task(L.LightningModule):
         self.train_loss, self.loss, self.accuracy = Mean(), Mean(), Mean()
         self.mask: Tensor | None
         self.register_buffer("mask", datasets[0].mask, persistent=False)
+
+    @property
+    def judged(self) -> nn.Module:
+        """The network that is evaluated and kept: with a moving average, that."""
+        return self.network if self.ema is None else self.ema.network
 
     def errors(self, output: Tensor, target: Tensor, smoothing: float = 0.0) -> Tensor:
         """Return each example's cross-entropy, or mean squared error over the pixels that are judged, `n b`."""
@@ -111,12 +113,14 @@ class Task(L.LightningModule):
 
     def training_step(self, batch: Iterator[tuple[Tensor, Tensor]], number: int) -> None:
         for inputs, targets in batch:
-            losses = self._learnt(inputs, targets)
-            self.train_loss.add(losses.detach().unsqueeze(1))
-            self._step(losses.sum())  # a network's gradient is that of its own loss: no other depends on its weights
+            self._optimiser.zero_grad()
+            self.train_loss.add(self._follow(inputs, targets).unsqueeze(1))
+            self._step()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], number: int) -> None:
-        output, target = self._answered(*batch)
+        if not len(batch[1]):
+            return  # the other devices have it all
+        output, target = self._answered(self.judged, *batch)
         output = output.float()
         self.loss.add(self.errors(output, target))
         if self.classification:
@@ -133,8 +137,7 @@ class Task(L.LightningModule):
         weights = [parameter for parameter in self.network.parameters() if parameter.dim() > axes]
         others = [parameter for parameter in self.network.parameters() if parameter.dim() <= axes]
         optimiser = optimiser_of(weights, others, self.recipe)
-        steps, warmup = self.recipe.epochs * len(self._batches()), self.recipe.warmup
-        schedule = LambdaLR(optimiser, lambda step: share_of_peak(step, steps, warmup))
+        schedule = schedule_of(optimiser, self.recipe, self.recipe.epochs * len(self._feed()))
         return {"optimizer": optimiser, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
     def on_train_start(self) -> None:
@@ -144,20 +147,28 @@ class Task(L.LightningModule):
         self._optimiser, self._schedule = optimiser, schedule
         self._learnt: Callable[[Tensor, Tensor], Tensor] = self._losses
         if self.recipe.compile:
-            mode = "reduce-overhead" if self.device.type == "cuda" else "default"
+            # a graph's next run overwrites its gradients, which then must have been used
+            graphs = self.device.type == "cuda" and self.recipe.accumulate == 1 and not self._shared
+            mode = "reduce-overhead" if graphs else "default"
             self._learnt = torch.compile(self._losses, fullgraph=True, dynamic=False, mode=mode)
         self._scaler: torch.amp.GradScaler | None = getattr(self.trainer.precision_plugin, "scaler", None)
 
     def on_train_epoch_start(self) -> None:
-        self._batches().epoch = self.current_epoch
+        self._feed().epoch = self.current_epoch
         self._started = time.perf_counter()
 
     def on_validation_epoch_start(self) -> None:
+        if self._shared:
+            self.train_loss.gather(self.device)
+            self._average_statistics()
         self._train_losses = self.train_loss.take()  # waits for a GPU, so that the time is that of the work
-        steps = len(self._batches()) * len(self.histories)
+        steps = len(self._feed()) * len(self.histories)
         self.step_seconds.append((time.perf_counter() - self._started) / steps)
 
     def on_validation_epoch_end(self) -> None:
+        if self._shared:
+            self.loss.gather(self.device)
+            self.accuracy.gather(self.device)
         measured = {"train_loss": self._train_losses} | self._measured()
         shared = {"epoch": self.current_epoch + 1.0, "learning_rate": float(self._schedule.get_last_lr()[0])}
         epochs = []
@@ -186,36 +197,70 @@ class Task(L.LightningModule):
         """Take the means of what was evaluated."""
         return {"loss": self.loss.take()} | ({"accuracy": self.accuracy.take()} if self.classification else {})
 
-    def _batches(self) -> Batches | BatchesTogether:
+    @property
+    def _shared(self) -> bool:
+        """Whether other processes have a share of each batch."""
+        return self.trainer.world_size > 1
+
+    def _average_statistics(self) -> None:
+        """Take the mean of all devices' running statistics; each had its own images."""
+        for buffer in self.buffers():
+            if buffer.is_floating_point():
+                torch.distributed.all_reduce(buffer)
+                buffer /= self.trainer.world_size
+
+    def _feed(self) -> Feed:
         """Return what is learnt from; Lightning has it before it asks for an optimiser, but not set up."""
         self.trainer.fit_loop.setup_data()
         handfuls = self.trainer.train_dataloader
         assert isinstance(handfuls, Handfuls)
-        return handfuls.batches
+        return handfuls.feed
+
+    def _follow(self, inputs: Tensor, targets: Tensor) -> Tensor:
+        """Add up a batch's gradients, part by part, and return its losses, `n`."""
+        axis = 1 if self.together else 0
+        parts = list(zip(*(each.chunk(self.recipe.accumulate, axis) for each in (inputs, targets)), strict=True))
+        total = torch.zeros((), device=inputs.device)
+        for number, (x, target) in enumerate(parts, start=1):
+            losses = self._learnt(x, target) * (x.shape[axis] / inputs.shape[axis])
+            total = total + losses.detach()
+            loss = losses.sum()  # a network's gradient is that of its own loss: no other depends on its weights
+            self._backward(loss, last=number == len(parts))
+        return total
+
+    def _backward(self, loss: Tensor, *, last: bool) -> None:
+        """Add the gradients of a loss, and with a batch's last one those of the other devices."""
+        if self._shared:
+            wrapper = self.trainer.strategy.model
+            assert isinstance(wrapper, DistributedDataParallel)
+            with nullcontext() if last else wrapper.no_sync():
+                self.manual_backward(loss)
+        else:
+            # float16 scales it, so that small numbers are not lost
+            (loss if self._scaler is None else self._scaler.scale(loss)).backward()
 
     def _losses(self, x: Tensor, target: Tensor) -> Tensor:
         """Return what each network learns from, `n`."""
-        return self.errors(*self._answered(x, target), self.recipe.label_smoothing).mean(1)
+        return self.errors(*self._answered(self.network, x, target), self.recipe.label_smoothing).mean(1)
 
-    def _answered(self, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    def _answered(self, network: nn.Module, x: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
         """Return outputs and targets, both `n b ...`."""
-        output = self.network(x)
+        output = network(x.contiguous(memory_format=torch.channels_last) if self.recipe.channels_last else x)
         return (output, target) if self.together else (output.unsqueeze(0), target.unsqueeze(0))
 
-    def _step(self, loss: Tensor) -> None:
-        """Follow the gradient of a loss; float16 scales it, so that small numbers are not lost."""
-        self._optimiser.zero_grad()
+    def _step(self) -> None:
+        """Move the weights along the gradients, and what follows them."""
         if self._scaler is None:
-            loss.backward()
             self._clip()
             self._optimiser.step()
         else:
-            self._scaler.scale(loss).backward()
             self._scaler.unscale_(self._optimiser)
             self._clip()
             self._scaler.step(self._optimiser)
             self._scaler.update()
         self._schedule.step()
+        if self.ema is not None:
+            self.ema.follow(self.network)
 
     def _clip(self) -> None:
         if self.recipe.clip is None:
@@ -224,32 +269,6 @@ class Task(L.LightningModule):
             clip_each(self.network.parameters(), self.recipe.clip)
         else:
             nn.utils.clip_grad_norm_(self.network.parameters(), self.recipe.clip)
-
-
-def optimiser_of(weights: list[nn.Parameter], others: list[nn.Parameter], recipe: Recipe) -> Optimizer:
-    """Make a recipe's optimiser, which lets weights decay and others not; each number follows its own gradient."""
-    groups: list[dict[str, Any]] = [{"params": weights}, {"params": others, "weight_decay": 0.0}]
-    if recipe.optimiser == "sgd":
-        return torch.optim.SGD(
-            groups,
-            recipe.learning_rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            nesterov=recipe.momentum > 0,
-        )
-    return torch.optim.AdamW(groups, recipe.learning_rate, weight_decay=recipe.weight_decay)
-
-
-def share_of_peak(step: int, steps: int, warmup: float) -> float:
-    """Return the learning rate of a step as a share of its peak: a linear warm-up, then half a cosine to zero.
-
-    >>> [round(share_of_peak(step, 10, 0.2), 2) for step in (0, 1, 2, 6, 10)]
-    [0.5, 1.0, 1.0, 0.5, 0.0]
-    """
-    rising = round(warmup * steps)
-    if step < rising:
-        return (step + 1) / rising
-    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - rising) / max(1, steps - rising))))
 
 
 def _reason(epoch: Epoch) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from dynops.data import Batches
 from dynops.errors import DynopsError, SpecError
+from dynops.training.feed import Feed
 
 
 class Together(nn.Module):
@@ -42,30 +42,35 @@ class Together(nn.Module):
         return torch.func.functional_call(self.one, state, (x,))
 
 
-class BatchesTogether:
-    """The batches of several seeds side by side: `(inputs, targets)`, `n b c h w` and `n b ...`."""
+class FeedTogether:
+    """The feeds of several seeds side by side: `(inputs, targets)`, `n b c h w` and `n b ...`."""
 
-    def __init__(self, batches: Sequence[Batches]) -> None:
-        """Take the batches of each seed, as many and as large as every other's."""
-        self._batches = batches
+    def __init__(self, feeds: Sequence[Feed]) -> None:
+        """Take the feeds of each seed, with as many and as large batches as every other's."""
+        self._feeds = feeds
 
     @property
     def epoch(self) -> int:
-        """Which order and which augmentation the next iteration has, for all seeds."""
-        return self._batches[0].epoch
+        """Which order and which random changes the next iteration has, for all seeds."""
+        return self._feeds[0].epoch
 
     @epoch.setter
     def epoch(self, number: int) -> None:
-        for each in self._batches:
+        for each in self._feeds:
             each.epoch = number
 
     def __len__(self) -> int:
-        return len(self._batches[0])
+        return len(self._feeds[0])
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for pairs in zip(*self._batches, strict=True):
+        for pairs in zip(*self._feeds, strict=True):
             inputs, targets = zip(*pairs, strict=True)
             yield torch.stack(inputs), torch.stack(targets)
+
+    def close(self) -> None:
+        """Close each seed's."""
+        for each in self._feeds:
+            each.close()
 
 
 def clip_each(parameters: Iterable[Tensor], largest: float) -> None:

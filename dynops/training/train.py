@@ -7,7 +7,8 @@ from dynops.data import Data
 from dynops.errors import SpecError
 from dynops.nets import Network
 from dynops.records import RunRecord
-from dynops.specs import digest
+from dynops.specs import at_least, digest
+from dynops.training.devices import train_on_devices
 from dynops.training.outcome import Epoch
 from dynops.training.program import Program
 from dynops.training.recipe import Recipe
@@ -24,12 +25,13 @@ def train(
     accelerator: str = "auto",
     images: int = 0,
     averaged: Sequence[str] = (),
+    devices: int = 1,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> RunRecord:
     """Train a network from its initial weights, evaluate it after each epoch, and say what happened.
 
-    On a CPU the same seed gives the same losses, to the bit. A GPU trains in mixed precision. The last epoch's
-    evaluation is the result; the best epoch's, chosen by hindsight, stands beside it.
+    On a CPU the same seed gives the same losses, to the bit. A GPU trains as the recipe's `precision` says. The
+    last epoch's evaluation is the result; the best epoch's, chosen by hindsight, stands beside it.
 
     Args:
         network: what is trained.
@@ -43,6 +45,10 @@ def train(
         averaged: `h w`, `b h w` or both: the trained network is evaluated again with its kernels averaged along these
             axes, as metrics `accuracy_averaged_hw`, `loss_averaged_hw` and so on; a regression has the losses alone.
             `b` is a batch of evaluated examples: the batch size's number of them, and 500 at least.
+        devices: how many GPUs of this machine, or processes on its CPU, share each batch. Each process reads whole
+            batches and learns from its part. Batch norm sees each part alone; else the result is that of one device, up
+            to the rounding of sums. `peak_memory` is that of the first. The processes import the main module anew: a
+            script needs its `if __name__ == "__main__":`.
         on_epoch: called with the history's newest entry after each epoch.
     Returns:
         The record; a training that leaves the finite numbers is recorded as diverged, with its reason, and scored as
@@ -51,7 +57,8 @@ def train(
         DataError: the data are missing or corrupt.
         StudyError: the folder holds another run.
         ShapeError: the network cannot be built for the data.
-        SpecError: this machine has no such accelerator, or kernels are not averaged along such axes.
+        SpecError: this machine has no such accelerator or fewer devices, the batch size does not divide among them, or
+            kernels are not averaged along such axes.
     """
     program = Program(
         network=network,
@@ -65,8 +72,10 @@ def train(
         images={seed: images},
         averaged=averaged,
         on_epoch=on_epoch,
+        devices=devices,
     )
-    return program.run()[0]
+    at_least("devices", devices, 1)
+    return (program.run() if devices == 1 else train_on_devices(program))[0]
 
 
 def train_together(

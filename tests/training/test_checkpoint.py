@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 
+from dynops.data import Augmentation
 from dynops.errors import StudyError
 from dynops.training import checkpoint
 from dynops.training.start import initialise
@@ -38,6 +39,30 @@ def test_a_run_that_was_cut_off_ends_as_an_undisturbed_one(small: Any, tmp_path:
     seen: list[float] = []
     resumed = small.train(folder=tmp_path, on_epoch=lambda entry: seen.append(entry["epoch"]))
     assert seen == list(range(epoch, 4))
+    assert resumed.history == whole.history
+    assert resumed.metrics == whole.metrics
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"ema": 0.8},
+        {"mixup": 0.4, "cutmix": 1.0},
+        {"accumulate": 4, "channels_last": True},
+        {"ema": 0.8, "mixup": 0.4, "accumulate": 2, "warmup": 5, "warmup_from": 0.25, "precision": "bfloat16"},
+        {"optimiser": "sgd", "ema": 0.8, "evaluate_every": 1, "label_smoothing": 0.1},
+    ],
+    ids=lambda changes: " ".join(changes),
+)
+def test_a_run_by_any_recipe_that_was_cut_off_ends_as_an_undisturbed_one(
+    small: Any, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    shaken = replace(small.data, augmentation=Augmentation(crop=1, flip=True))
+    small = replace(small, recipe=replace(small.recipe, **changes), data=shaken)
+    whole = small.train(averaged=("h w",))
+    with pytest.raises(Cut):
+        small.train(folder=tmp_path, on_epoch=cut_after(2))
+    resumed = small.train(folder=tmp_path, averaged=("h w",))
     assert resumed.history == whole.history
     assert resumed.metrics == whole.metrics
 

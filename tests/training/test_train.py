@@ -18,8 +18,8 @@ from dynops.nets import Bare, ResidualNetwork
 from dynops.records import RunRecord
 from dynops.training import Recipe, environment, train
 from dynops.training.images import kernel_images
+from dynops.training.schedule import share_of_peak
 from dynops.training.start import initialise
-from dynops.training.task import share_of_peak
 
 
 def bare_loop(network: nn.Module, data: Digits, recipe: Recipe, seed: int) -> list[dict[str, float]]:

@@ -1,0 +1,116 @@
+"""One training on several devices: a process for each, which share every batch and add up their gradients."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed
+from torch.multiprocessing.spawn import ProcessContext, start_processes
+
+from dynops.errors import DynopsError, SpecError
+from dynops.records import RunRecord
+from dynops.training.environment import choose_accelerator
+from dynops.training.outcome import Epoch
+from dynops.training.program import Program
+
+PATIENCE = timedelta(minutes=30)  # how long a process waits for the others
+PAUSE = 0.02  # seconds between two looks at what the processes say
+
+
+def train_on_devices(program: Program) -> list[RunRecord]:
+    """Train on several devices of this machine, and return what the first process recorded.
+
+    Raises:
+        SpecError: there are fewer devices, or the batch size does not divide.
+        DynopsError: whatever the training raises.
+    """
+    accelerator = choose_accelerator(program.accelerator)
+    _check(program, accelerator)
+    context = torch.multiprocessing.get_context("spawn")
+    said, heard = context.SimpleQueue(), context.SimpleQueue()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = (
+            replace(program, accelerator=accelerator, on_epoch=None),
+            Path(folder) / "meeting",
+            torch.get_num_threads(),
+            (said, heard),
+        )
+        processes = start_processes(_work, arguments, program.devices, join=False, start_method="spawn")
+        assert isinstance(processes, ProcessContext)
+        try:
+            return _listen(processes, said, heard, program.on_epoch)
+        finally:
+            for process in processes.processes:
+                process.kill()
+                process.join()
+
+
+def _check(program: Program, accelerator: str) -> None:
+    devices, size = program.devices, program.recipe.batch_size
+    if accelerator == "cuda" and devices > torch.cuda.device_count():
+        raise SpecError(f"devices has {devices}: this machine has {torch.cuda.device_count()} GPUs.")
+    if accelerator == "mps":
+        raise SpecError(f"devices has {devices}, accelerator has 'mps': must be 1. Or use accelerator='cpu'.")
+    if size % (devices * program.recipe.accumulate):
+        raise SpecError(
+            f"devices has {devices}, batch_size has {size}, accumulate has {program.recipe.accumulate}: devices times "
+            "accumulate must be a divisor of the batch size, so that all parts are equal."
+        )
+
+
+def _listen(processes: ProcessContext, said: Any, heard: Any, on_epoch: Callable[[Epoch], None] | None) -> Any:
+    """Wait for the records; pass on each epoch, and what went wrong."""
+    while True:
+        over = processes.join(timeout=PAUSE)  # raises what a process raised
+        while not said.empty():
+            message = said.get()
+            if isinstance(message, DynopsError):
+                raise message
+            if isinstance(message, list):
+                return message
+            if on_epoch is not None:
+                on_epoch(message)
+            heard.put(True)  # only now is the epoch's checkpoint written, as on one device
+        assert not over, "the first process says what it recorded"
+
+
+def _work(rank: int, program: Program, meeting: Path, threads: int, queues: tuple[Any, Any]) -> None:
+    """Be one of the processes: train, and say what happened if this is the first one."""
+    said, heard = queues
+    torch.set_num_threads(threads)
+    os.environ["LOCAL_RANK"] = str(rank)  # by this Lightning knows that it need not start processes itself
+
+    def on_epoch(epoch: Epoch) -> None:
+        said.put(epoch)
+        heard.get()
+
+    try:
+        _meet(rank, program, meeting)
+        records = replace(program, rank=rank, on_epoch=None if rank else on_epoch).run()
+        if rank == 0:
+            said.put(records)
+    except DynopsError as error:
+        said.put(error)
+    finally:
+        with suppress(Exception):  # what happened before matters more
+            torch.distributed.destroy_process_group()
+
+
+def _meet(rank: int, program: Program, meeting: Path) -> None:
+    cuda = program.accelerator == "cuda"
+    if cuda:
+        torch.cuda.set_device(rank)
+    torch.distributed.init_process_group(
+        "nccl" if cuda else "gloo",
+        init_method=meeting.as_uri(),
+        rank=rank,
+        world_size=program.devices,
+        timeout=PATIENCE,
+        device_id=torch.device("cuda", rank) if cuda else None,
+    )
