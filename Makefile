@@ -1,10 +1,11 @@
 # Every target makes .venv and installs what it needs when that is missing.
 PYTHON ?= python3
 STUDY ?= runs/which_part-digits
+ROOT ?= data
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install study gpu test tensorboard lint
+.PHONY: install study gpu notebooks test tensorboard lint
 
 install: $(READY)
 
@@ -19,6 +20,10 @@ study: $(READY)
 
 gpu: $(READY)
 	$(BIN)/python -m studies.gpu
+
+# Runs the notebooks anew and stores what they print and draw; ROOT is the folder of the data sets.
+notebooks: $(READY)
+	$(BIN)/python tests/test_notebooks.py --root $(ROOT)
 
 tensorboard: $(READY)
 	@test -d $(STUDY)/tensorboard || { echo '$(STUDY) has no tensorboard folder: run make study first, or say STUDY=folder.'; exit 2; }

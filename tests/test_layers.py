@@ -29,6 +29,7 @@ CONFINED = {
     "scipy": {"ablation"},
     "statsmodels": {"ablation"},
     "sklearn": {"data"},
+    "PIL": {"data"},
     "jsonargparse": {"cli"},
     "triton": {"ops"},
 }
@@ -115,7 +116,7 @@ def test_the_package_does_not_know_its_studies() -> None:
 def test_operators_and_networks_need_no_extra() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     named = {re.split(r"[\[><=]", each)[0].replace("-", "_") for each in extras["studies"]}
-    heavy = {"scikit_learn": "sklearn"}
+    heavy = {"scikit_learn": "sklearn", "pillow": "PIL"}
     blocked = sorted(heavy.get(name, name) for name in named - {"filelock"})  # torch needs filelock itself
     code = (
         f"import sys; sys.modules.update(dict.fromkeys({blocked}))\n"
