@@ -167,7 +167,9 @@ def test_inputs_of_several_dtypes_are_summed_in_the_most_exact(engine: str, devi
         assert_near(each, one)
 
 
-def test_channels_may_lie_beside_each_other_and_stay_there_on_a_gpu(engine: str, device: str, assert_near: Near) -> None:
+def test_channels_may_lie_beside_each_other_and_stay_there_on_a_gpu(
+    engine: str, device: str, assert_near: Near
+) -> None:
     window = Window((1, 3), stride=(2, 1), border="mask")
     inputs = drawn(window, o=2, device=device)
     query, key, asked, positions, value = inputs
