@@ -5,7 +5,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dynops.ops import attended
 from dynops.ops.attended import Gradients, Inputs, empty_gradients, empty_results, summed_in
 from dynops.ops.on_cuda import is_wide, kernels, tile_of
 from dynops.ops.sums import Numbers
@@ -43,9 +42,6 @@ class AttendedTriton:
             summed = _positions_gradient(inputs, slope, logsumexp, delta, masked, numbers)
             positions.copy_(summed.sum_to_size(positions.shape))
         return made
-
-
-attended.ENGINES[NAME] = AttendedTriton()
 
 
 class Plan(NamedTuple):

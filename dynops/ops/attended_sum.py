@@ -5,7 +5,7 @@ from torch import Tensor
 
 from dynops.axes import GRIDS, bind
 from dynops.errors import SpecError
-from dynops.ops import attended, attended_native, sums
+from dynops.ops import attended, fused_native, sums
 from dynops.ops.fused import attended_by
 from dynops.ops.geometry import Geometry
 from dynops.ops.local_scores import local_scores
@@ -123,7 +123,7 @@ def _fused(
     if flat:
         query, asked = query.unsqueeze(-2), asked.unsqueeze(-2)
     inputs = attended.Inputs(query, key, asked, positions, value)
-    if engine == attended_native.NAME:  # which has one dtype
-        inputs = attended.Inputs(*(each.to(attended.summed_in(*inputs)) for each in inputs))
+    if engine == fused_native.NAME:  # which has one dtype
+        inputs = attended.Inputs(*sums.in_one_dtype(*inputs))
     y = attended.attended_sum(inputs, window.masked, numbers, engine).to(value.dtype)
     return y.squeeze(-2) if flat else y

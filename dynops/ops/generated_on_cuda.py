@@ -5,7 +5,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dynops.ops import generated
 from dynops.ops.generated import Gradients
 from dynops.ops.on_cuda import is_wide, kernels, tile_of
 from dynops.ops.sums import Numbers, empty_as
@@ -35,9 +34,6 @@ class GeneratedTriton:
         own = _weight_gradient(hidden, slope, value, numbers)
         r = weight.shape[2]
         return above, own[..., :r].to(weight.dtype).contiguous(), own[..., r].to(bias.dtype).contiguous(), seen
-
-
-generated.ENGINES[NAME] = GeneratedTriton()
 
 
 def _generate_and_sum(

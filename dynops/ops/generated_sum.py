@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from dynops.axes import GRIDS, bind
-from dynops.ops import generated, generated_on_cuda, sums
+from dynops.ops import fused_native, generated, sums
 from dynops.ops.fused import generated_by
 from dynops.ops.geometry import Geometry
 from dynops.ops.local_sum import local_sum
@@ -31,8 +31,8 @@ def generated_sum(
         bias: `g k`; None: zero.
         value: features, `b g s h w`.
         window: which pixels are summed; its `dims` says whether the grid is `w`, `h w` or `t h w`.
-        backend: one of `BACKENDS`; `triton` generates the kernel where it is needed, forward and backward, all others
-            have it in memory; None takes `triton` on a GPU where it can.
+        backend: one of `BACKENDS`; `triton` and, but for half precision, `native` generate the kernel where it is
+            needed, forward and backward, all others have it in memory; None takes the first of the two that can.
     Returns:
         Features, `b g s h w` on the output's grid, of the dtype of `value`; half precision is summed in float32.
     Raises:
@@ -58,17 +58,20 @@ def generated_sum(
     if bias is None:
         bias = weight.new_zeros(weight.shape[:2])
     bind("bias", bias, "g k", sizes)
-    if generated_by(value, window, backend):
-        return _in_triton(hidden, weight, bias, value, window)
+    if engine := generated_by(hidden, value, window, backend):
+        return _fused(hidden, weight, bias, value, window, engine)
     kernel = torch.einsum("gkr,br...->bgk...", weight, hidden) + bias[(..., *(None,) * window.dims)]
     return local_sum(kernel[:, :, None, None], value[:, :, None], window, backend=backend)[:, :, 0]
 
 
-def _in_triton(hidden: Tensor, weight: Tensor, bias: Tensor, value: Tensor, window: Geometry) -> Tensor:
+def _fused(hidden: Tensor, weight: Tensor, bias: Tensor, value: Tensor, window: Geometry, engine: str) -> Tensor:
     """Take the sum with a kernel that is nowhere in memory."""
+    dtype = value.dtype
     value, numbers = sums.laid_out(value[:, :, None], window)
     flat = window.dims == 1  # a sequence is an image of one row
     if flat:
         hidden = hidden.unsqueeze(-2)
-    y = generated.generated_sum(hidden, weight, bias, value, numbers, generated_on_cuda.NAME)[:, :, 0]
+    if engine == fused_native.NAME:  # which has one dtype
+        hidden, weight, bias, value = sums.in_one_dtype(hidden, weight, bias, value)
+    y = generated.generated_sum(hidden, weight, bias, value, numbers, engine)[:, :, 0].to(dtype)
     return y.squeeze(-2) if flat else y

@@ -15,15 +15,15 @@ from dynops.ops.compiler import CompilerError, load
 from dynops.ops.geometry import Geometry
 from dynops.ops.sums import Numbers, empty_as, empty_kernel
 
-SOURCES = [Path(__file__).with_name(name) for name in ("local_sum.c", "attended_sum.c")]
+SOURCES = [Path(__file__).with_name(name) for name in ("local_sum.c", "fused_sums.c")]
 MACROS: dict[torch.dtype, tuple[str, ...]] = {
     torch.float32: (),
     torch.float64: ("FLOAT64",),
     torch.bfloat16: ("BFLOAT16",),
 }
 
-ATTENDED = (torch.float32, torch.float64)
-"""Dtypes of attention whose weights are not rounded."""
+FUSED = (torch.float32, torch.float64)
+"""Dtypes of values whose weights can be made where they are needed: in others they would be rounded."""
 
 
 def refusal(call: Call) -> str:
@@ -46,11 +46,11 @@ def scores(query: Tensor, key: Tensor, window: Geometry) -> Tensor:
     return sums.scores(query, key, window, _dtype(query, key), "native")
 
 
-def refuses_attention(value: Tensor, window: Geometry) -> str:
-    """Say why weights of attention are not made in C where they are needed; nothing where they are."""
+def refuses_fused(value: Tensor, window: Geometry) -> str:
+    """Say why weights are not made in C where they are needed; nothing where they are."""
     if reason := _elsewhere(value) or sums.refuses_window(window):
         return reason
-    if value.dtype not in ATTENDED:
+    if value.dtype not in FUSED:
         return f"the value has dtype {value.dtype}"
     return unavailable(value.dtype)
 

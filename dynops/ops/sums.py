@@ -96,6 +96,12 @@ def laid_out(value: Tensor, window: Geometry) -> tuple[Tensor, Numbers]:
     return value, [number for each in numbers for number in each]
 
 
+def in_one_dtype(*tensors: Tensor) -> list[Tensor]:
+    """Cast to the most exact dtype among them, float32 at least."""
+    dtype = torch.float64 if any(each.dtype == torch.float64 for each in tensors) else torch.float32
+    return [each.to(dtype) for each in tensors]
+
+
 def local_sum(kernel: Tensor, value: Tensor, numbers: Numbers, engine: str) -> Tensor:
     """Sum kernel[b,g,o,i,k,p] * value[b,g,i,s,at(p,k)] over i and k.
 

@@ -246,7 +246,7 @@ class DynamicKernel(Reduced, KernelModule):
         self, context: Tensor, given: Tensor | None, value: Tensor, window: Geometry, offsets: Tensor | None
     ) -> Tensor:
         hidden = self.reduced(context, given)
-        if offsets is not None or not self._is_whole(hidden, value, window) or not generated_by(value, window):
+        if offsets is not None or not self._is_whole(hidden, value, window) or not generated_by(hidden, value, window):
             return local_sum(self.spanned(hidden), value, window, offsets=offsets)
         weight, bias = (
             rearrange(each, f"({self.span_axes}) ... -> g (o i k) ...", **self.axes)

@@ -15,7 +15,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from dynops.errors import ShapeError, SpecError
-from dynops.ops import Block, Window, attended_by, attended_native, attended_sum, on_cuda
+from dynops.ops import Block, Window, attended_by, attended_sum, fused_native, on_cuda
 
 Near = Callable[[Tensor, Tensor], None]
 Inputs = list[Tensor | None]
@@ -356,7 +356,7 @@ def test_bands_of_rows_give_what_one_band_does(
 ) -> None:
     inputs = drawn(window, (23, 5), b=2, o=2, dtype=torch.float32)
     whole = results(inputs, window, "native")
-    monkeypatch.setattr(attended_native, "CACHED", 1)
+    monkeypatch.setattr(fused_native, "CACHED", 1)
     for found, exact in zip(results(inputs, window, "native"), whole, strict=True):
         assert_near(found, exact.double())
 
@@ -364,7 +364,7 @@ def test_bands_of_rows_give_what_one_band_does(
 def test_threads_give_the_same_bits(monkeypatch: pytest.MonkeyPatch) -> None:
     window, threads = Window(3, border="mask"), torch.get_num_threads()
     inputs = drawn(window, (40, 9), dtype=torch.float32)
-    monkeypatch.setattr(attended_native, "CACHED", 1)
+    monkeypatch.setattr(fused_native, "CACHED", 1)
     try:
         made = []
         for number in (1, 2, 3, 3):

@@ -14,11 +14,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 
 from dynops.errors import ShapeError, SpecError
-from dynops.ops import Block, Window, generated_sum, on_cuda
+from dynops.ops import Block, Window, fused_native, generated_by, generated_sum, on_cuda
 
 Near = Callable[[Tensor, Tensor], None]
 Inputs = tuple[Tensor, Tensor, Tensor, Tensor]
 fused = pytest.mark.skipif(not on_cuda.INSTALLED, reason="needs Triton")
+ENGINES = ["native", pytest.param("triton", marks=fused)]
 DTYPES = [torch.float64, torch.float32, torch.bfloat16, torch.float16]
 CASES = {
     "strided": (Window(3, stride=(1, 2)), {}),
@@ -30,9 +31,14 @@ CASES = {
 }
 
 
+@pytest.fixture(params=ENGINES)
+def engine(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
 @pytest.fixture
-def device() -> str:
-    return "cpu" if on_cuda.INTERPRETED else "cuda"
+def device(engine: str) -> str:
+    return "cuda" if engine == "triton" and not on_cuda.INTERPRETED else "cpu"
 
 
 def drawn(
@@ -78,37 +84,39 @@ def test_other_windows_have_the_kernel_in_memory() -> None:
     assert generated_sum(hidden, weight, None, value, Block(2)).shape == value.shape
 
 
-@fused
 @pytest.mark.parametrize("case", CASES)
-def test_fused_equals_the_kernel_in_memory(case: str, device: str, assert_near: Near) -> None:
+def test_fused_equals_the_kernel_in_memory(case: str, engine: str, device: str, assert_near: Near) -> None:
     window, sizes = CASES[case]
     inputs = drawn(window, device=device, **sizes)
-    for found, exact in zip(results(inputs, window, "triton"), results(inputs, window, "shift"), strict=True):
+    for found, exact in zip(results(inputs, window, engine), results(inputs, window, "shift"), strict=True):
         assert found.shape == exact.shape
         assert_near(found, exact)
 
 
-@fused
-@pytest.mark.parametrize("dtype", DTYPES[1:])
-def test_half_precision_is_rounded_once(dtype: torch.dtype, device: str, assert_near: Near) -> None:
+@pytest.mark.parametrize(
+    ("engine", "dtype"),
+    [("native", torch.float32), *(pytest.param("triton", dtype, marks=fused) for dtype in DTYPES[1:])],
+)
+def test_results_are_rounded_once(dtype: torch.dtype, engine: str, device: str, assert_near: Near) -> None:
     window = Window(3)
     inputs = drawn(window, (3, 4), dtype=dtype, device=device)
     hidden, weight, bias, value = (each.double() for each in inputs)
     exact = results((hidden, weight, bias, value), window, "shift")
-    for found, each in zip(results(inputs, window, "triton"), exact, strict=True):
+    for found, each in zip(results(inputs, window, engine), exact, strict=True):
         assert found.dtype == dtype
         assert_near(found, each)
 
 
-@fused
-def test_channels_beside_each_other_stay_there(device: str, assert_near: Near) -> None:
+def test_channels_may_lie_beside_each_other_and_stay_there_on_a_gpu(
+    engine: str, device: str, assert_near: Near
+) -> None:
     window = Window((1, 3), stride=(2, 1))
     hidden, weight, bias, value = drawn(window, device=device)
     turned = value.permute(0, 3, 4, 1, 2).contiguous().permute(0, 3, 4, 1, 2)
-    found = results((hidden.contiguous(memory_format=torch.channels_last), weight, bias, turned), window, "triton")
+    found = results((hidden.contiguous(memory_format=torch.channels_last), weight, bias, turned), window, engine)
     for each, exact in zip(found, results((hidden, weight, bias, value), window, "shift"), strict=True):
         assert_near(each, exact)
-    assert found[0][0, 0, :, 0, 0].is_contiguous()
+    assert engine == "native" or found[0][0, 0, :, 0, 0].is_contiguous()
 
 
 class Largest(TorchDispatchMode):
@@ -123,48 +131,44 @@ class Largest(TorchDispatchMode):
         return result
 
 
-@fused
-def test_fused_never_holds_the_kernel(device: str) -> None:
+def test_fused_never_holds_the_kernel(engine: str, device: str) -> None:
     window = Window(3)
     inputs = drawn(window, (5, 6), g=3, s=2, device=device)
     kernel = 2 * 3 * 9 * 30
-    for backend, most in (("triton", inputs[3].numel()), ("shift", kernel)):
+    for backend, most in ((engine, inputs[3].numel()), ("shift", kernel)):
         with Largest() as largest:
             results(inputs, window, backend)
         assert largest.elements == most
 
 
-@fused
-def test_fused_has_right_derivatives_of_both_orders(device: str) -> None:
+def test_fused_has_right_derivatives_of_both_orders(engine: str, device: str) -> None:
     window = Window((1, 2), dilation=(1, 2), padding="same")
     inputs = [each.requires_grad_() for each in drawn(window, (2, 3), g=1, s=2, r=2, device=device)]
-    apply = partial(generated_sum, window=window, backend="triton")
+    apply = partial(generated_sum, window=window, backend=engine)
     assert gradcheck(apply, inputs, fast_mode=True)
     assert gradgradcheck(apply, inputs, fast_mode=True)
 
 
-@fused
-def test_fused_is_mapped_over_an_outer_axis(device: str, assert_near: Near) -> None:
+def test_fused_is_mapped_over_an_outer_axis(engine: str, device: str, assert_near: Near) -> None:
     window = Window((1, 3))
     hidden, weight, bias, value = drawn(window, (1, 4), device=device)
     values = torch.stack([value, 2 * value, -value])
 
     def loss(weight: Tensor, value: Tensor) -> Tensor:
-        return generated_sum(hidden, weight, bias, value, window, backend="triton").square().sum()
+        return generated_sum(hidden, weight, bias, value, window, backend=engine).square().sum()
 
     found = vmap(grad(loss, argnums=(0, 1)), in_dims=(None, 0))(weight, values)
     loops = [grad(loss, argnums=(0, 1))(weight, each) for each in values]
     for each, exact in zip(found, zip(*loops, strict=True), strict=True):
         assert_near(each, torch.stack(exact))
-    sums = vmap(lambda x: generated_sum(hidden, weight, bias, x, window, backend="triton"))(values)
+    sums = vmap(lambda x: generated_sum(hidden, weight, bias, x, window, backend=engine))(values)
     assert_near(sums[1], 2 * generated_sum(hidden, weight, bias, value, window, backend="shift"))
 
 
-@fused
-def test_fused_compiles_in_one_graph(device: str, assert_near: Near) -> None:
+def test_fused_compiles_in_one_graph(engine: str, device: str, assert_near: Near) -> None:
     window = Window((1, 3), stride=2)
     inputs = [each.requires_grad_() for each in drawn(window, (3, 5), device=device)]
-    y = torch.compile(generated_sum, fullgraph=True, backend="aot_eager")(*inputs, window, backend="triton")
+    y = torch.compile(generated_sum, fullgraph=True, backend="aot_eager")(*inputs, window, backend=engine)
     expected = generated_sum(*inputs, window, backend="shift")
     assert_near(y, expected)
     found, exact = (torch.autograd.grad(each.square().sum(), inputs) for each in (y, expected))
@@ -173,19 +177,17 @@ def test_fused_compiles_in_one_graph(device: str, assert_near: Near) -> None:
     torch.compiler.reset()
 
 
-@fused
-def test_operators_pass_the_checks_of_torch(device: str) -> None:
+def test_operators_pass_the_checks_of_torch(engine: str, device: str) -> None:
     hidden, weight, bias, value = drawn(Window((1, 3)), (2, 3), device=device, dtype=torch.float32)
     inputs, numbers = (hidden, weight, bias, value[:, :, None]), [1, 3, 1, 1, 1, 1, 0, 1, 2, 3]
-    torch.library.opcheck(torch.ops.dynops.generated_sum, (*inputs, numbers, "triton"))
+    torch.library.opcheck(torch.ops.dynops.generated_sum, (*inputs, numbers, engine))
     slope = torch.randn_like(inputs[3])
-    torch.library.opcheck(torch.ops.dynops.generated_gradients, (*inputs, slope, numbers, "triton"))
+    torch.library.opcheck(torch.ops.dynops.generated_gradients, (*inputs, slope, numbers, engine))
 
 
-@fused
-def test_no_images_have_no_sum_and_gradients_of_zero(device: str) -> None:
+def test_no_images_have_no_sum_and_gradients_of_zero(engine: str, device: str) -> None:
     inputs = drawn(Window(3), b=0, device=device)
-    y, _, weight, bias, _ = results(inputs, Window(3), "triton")
+    y, _, weight, bias, _ = results(inputs, Window(3), engine)
     assert y.shape == (0, 2, 3, 5, 6)
     assert not weight.any()
     assert not bias.any()
@@ -207,6 +209,53 @@ def test_a_backend_that_takes_no_such_sum_says_so(monkeypatch: pytest.MonkeyPatc
     message = r"^backend has 'triton': it takes no such sum, as the value is on cpu\. Leave the choice to dynops\.$"
     with pytest.raises(SpecError, match=message):
         generated_sum(*inputs, Window(3), backend="triton")
+
+
+@pytest.mark.parametrize(
+    "window",
+    [Window((5, 3)), Window((3, 1), stride=(3, 1)), Window((4, 2), padding="same", stride=(2, 1), dilation=(3, 1))],
+    ids=["overlapping", "apart", "strided and dilated"],
+)
+def test_bands_of_rows_and_threads_give_the_same(
+    window: Window, monkeypatch: pytest.MonkeyPatch, assert_near: Near
+) -> None:
+    inputs, threads = drawn(window, (23, 5), r=17, dtype=torch.float32), torch.get_num_threads()
+    whole = results(inputs, window, "native")
+    monkeypatch.setattr(fused_native, "CACHED", 1)
+    try:
+        made = []
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            made.append(results(inputs, window, "native"))
+    finally:
+        torch.set_num_threads(threads)
+    for found, exact in zip(made[0], whole, strict=True):
+        assert_near(found, exact.double())
+    for each in made[1:]:
+        assert all(torch.equal(*pair) for pair in zip(each, made[0], strict=True))
+
+
+def test_a_nan_spoils_only_the_windows_that_see_it() -> None:
+    hidden, weight, bias, value = drawn(Window(3), (6, 20), b=1, dtype=torch.float32)
+    hidden[0, 1, 2, 3] = value[0, 1, 0, 5, 15] = float("nan")
+    y = generated_sum(hidden, weight, bias, value, Window(3), backend="native")
+    spoilt = torch.zeros(2, 3, 6, 20, dtype=torch.bool)
+    spoilt[:, :, 2, 3] = True
+    spoilt[1, 0, 4:, 14:17] = True
+    assert torch.equal(y[0].isnan(), spoilt)
+
+
+def test_on_a_cpu_large_kernels_of_few_channels_are_generated_where_they_are_needed() -> None:
+    def engine(size: int, r: int, dtype: torch.dtype = torch.float32, backend: str | None = None) -> str | None:
+        value = torch.zeros(1, 1, 1, 1, 1, dtype=dtype).expand(8, 4, 16, size, size)
+        return generated_by(torch.zeros(1).expand(8, r, size, size), value, Window(7), backend)
+
+    assert engine(56, 16) == "native"
+    assert engine(28, 16) is None
+    assert engine(28, 16, backend="native") == "native"
+    assert engine(56, 64) is None
+    assert engine(56, 16, torch.bfloat16) is None
+    assert engine(56, 16, backend="shift") is None
 
 
 @pytest.mark.gpu
