@@ -14,6 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.attention.flex_attention import create_block_mask, flex_attention
 
+from dynops import Window
+from dynops.ops import attended_sum
 from studies.speed.place import Place
 
 MOST = 28 * 28
@@ -33,6 +35,17 @@ class Attention(NamedTuple):
 
 Made = Attention | str
 """Attention, or the reason why there is none."""
+
+
+def own(place: Place) -> Made:
+    """Make dynops' attention, whose weights are never in memory."""
+    b, c, h, w, k, g = place.shape
+    window = Window(k, border="mask")
+
+    def apply(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return attended_sum(query[:, :, None] * (c // g) ** -0.5, key, None, None, value, window)
+
+    return Attention(apply, (b, g, c // g, h, w))
 
 
 def flexible(place: Place) -> Made:

@@ -108,6 +108,7 @@ BUILDERS: dict[str, Callable[[Place], Built]] = {
     BASE: partial(_convolution, depthwise=True),
     "dense 3x3": partial(_convolution, depthwise=False),
     LAYER: _layer,
+    "dynops attention": partial(_attention, make=attention.own),
     "flex_attention": partial(_attention, make=attention.flexible),
     "SDPA, masked": partial(_attention, make=attention.masked),
     "NATTEN": partial(_attention, make=attention.natten),

@@ -129,6 +129,10 @@ def test_attention_sees_the_window_of_the_sum() -> None:
     scores = (grids[0][:, :, 0].unsqueeze(3) * keys).sum(2, keepdim=True) / made.sizes[-1] ** 0.5
     expected = (scores.masked_fill(inside == 0, -torch.inf).softmax(3) * values).sum(3)
     torch.testing.assert_close(made.apply(query, key, value).mT.reshape(expected.shape), expected)
+    own = attention.own(SMALL)
+    assert isinstance(own, attention.Attention)
+    ours = own.apply(*(each[:, :, 0] for each in grids))
+    torch.testing.assert_close(ours[:, :, 0].reshape(expected.shape), expected)
 
 
 def test_work_is_that_of_the_formula() -> None:
