@@ -1,8 +1,9 @@
 """Batches of a data set, normalised and augmented on the device that trains."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -13,9 +14,12 @@ from dynops.data.decoder import Decoder, usable_cpus
 from dynops.data.image_files import ImageFiles
 from dynops.errors import SpecError
 from dynops.specs import at_least, one_of
-from dynops.streams import stream
+from dynops.streams import stream, stream_seed
 
 RESIDENT_SHARE = 0.25  # of a GPU's free memory
+
+Mix = Callable[[Tensor, Tensor, np.random.Generator], tuple[Tensor, Tensor]]
+"""Makes another batch of one, `(inputs, targets)`, with random numbers."""
 
 
 class Batches:
@@ -38,6 +42,8 @@ class Batches:
         device: torch.device | str,
         seed: int = 0,
         augmentation: Augmentation | ResizedCrop | None = None,
+        mix: Mix | None = None,
+        part: tuple[int, int] = (0, 1),
         workers: int | None = None,
     ) -> None:
         """Put the examples where batches are made: on the device if they fit, else in the host's memory.
@@ -47,18 +53,26 @@ class Batches:
             split: `train` or `test`.
             batch_size: examples in a batch; all there are, if there are fewer.
             device: where batches go.
-            seed: of the streams `order` and `augmentation`, and of the part that is cut out of each file's image.
+            seed: of the streams `order`, `augmentation` and `mixing`, and of what is cut out of each file's image.
             augmentation: random changes of training inputs.
-            workers: processes that decode images in files, 0 for none beside this one; as many as this process may
-                use CPUs by default, and never more than batches. What comes does not depend on it.
+            mix: what each batch goes through last, with the stream `mixing`.
+            part: number of a device, from 0, and how many devices share each batch. (1, 3) gets examples 1, 4, 7 and
+                so on; what does not divide is left out of training, so that all learn from as many. Inputs in memory
+                are changed and mixed as the whole batch is; of images in files the device's own alone are decoded,
+                and mixed with each other.
+            workers: processes that decode images in files, 0 for none beside this one; by default the device's share
+                of the CPUs that this process may use, and never more than batches. What comes does not depend on it.
         Raises:
-            SpecError: the split is neither, a number below its least, or the augmentation does not go with the
-                examples.
+            SpecError: the split is neither, a number below its least, there is no such device or nothing to learn
+                from for one, or the augmentation does not go with the examples.
         """
         one_of("split", split, ("train", "test"))
         at_least("batch_size", batch_size, 1)
         if workers is not None:
             at_least("workers", workers, 0)
+        rank, devices = part
+        if not 0 <= rank < devices:
+            raise SpecError(f"part has {part}: must be a device's number, from 0, and how many devices there are.")
         examples = dataset.train if split == "train" else dataset.test
         if augmentation is not None and (split == "test" or examples.targets.dim() > 1):
             raise SpecError(
@@ -72,11 +86,14 @@ class Batches:
         self._batch_size = batch_size
         self._device = torch.device(device)
         self._seed = seed
+        self._mix = mix
+        self._part = part
         self._targets = examples.targets
+        self._refuse_empty_parts()
         self._source: Resident | Decoder
         if isinstance(examples.inputs, ImageFiles):
             assert not isinstance(augmentation, Augmentation)
-            most = usable_cpus() if workers is None else workers
+            most = max(1, usable_cpus() // devices) if workers is None else workers
             self._source = Decoder(
                 examples.inputs,
                 augmentation,
@@ -95,9 +112,16 @@ class Batches:
         return full if rest == 0 or (self._shuffled and full > 1) else full + 1
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        order = self._order().to(self._targets.device).split(self._batch_size)[: len(self)]
-        for index, inputs in zip(order, self._source.inputs(self.epoch, order), strict=True):
-            yield self._dataset.normalise(inputs), move(self._targets[index], self._device)
+        order: Sequence[Tensor] = self._order().to(self._targets.device).split(self._batch_size)[: len(self)]
+        in_files = isinstance(self._source, Decoder)
+        if in_files:
+            order = [self._own(index) for index in order]  # decoding costs too much to be done for the others
+        generator = np.random.default_rng(stream_seed(self._seed, "mixing", self.epoch))
+        for index, raw in zip(order, self._source.inputs(self.epoch, order), strict=True):
+            inputs, targets = self._dataset.normalise(raw), move(self._targets[index], self._device)
+            if self._mix is not None:
+                inputs, targets = self._mix(inputs, targets, generator)
+            yield (inputs, targets) if in_files else (self._own(inputs), self._own(targets))
 
     def close(self) -> None:
         """End the processes that decode images, where there are any; another iteration starts them anew."""
@@ -108,6 +132,20 @@ class Batches:
         if self._shuffled:
             return torch.randperm(len(self._targets), generator=stream(self._seed, "order", self.epoch))
         return torch.arange(len(self._targets))
+
+    def _own(self, batch: Tensor) -> Tensor:
+        """Return the device's part of a batch."""
+        rank, devices = self._part
+        rest = len(batch) % devices if self._shuffled else 0
+        return batch[rank : len(batch) - rest : devices]
+
+    def _refuse_empty_parts(self) -> None:
+        last = min(self._batch_size, len(self._targets) - (len(self) - 1) * self._batch_size)
+        if self._shuffled and last < self._part[1]:
+            raise SpecError(
+                f"batches has {last} examples in the last one, part has {self._part[1]} devices: each must have one "
+                "to learn from. Use fewer devices, or another batch_size."
+            )
 
 
 class Resident:

@@ -65,17 +65,21 @@ class Decoder:
         self._turn += 1
         turn = self._turn
         self._requests.epoch, self._requests.order = epoch, order
-        with self._naming_lost_workers():
-            if self._loader is None:
-                self._loader = self._start()
-            self._batches = iter(self._loader)
-        for _ in order:
-            if turn != self._turn:
-                raise SpecError(
-                    "batches has an iteration that was closed, or that a newer one replaced: must have one at a time, "
-                    "since the workers are shared. Make other Batches for the other."
-                )
-            yield self._next()
+        try:
+            with naming_lost_workers():
+                if self._loader is None:
+                    self._loader = self._start()
+                self._batches = iter(self._loader)
+                for _ in order:
+                    if turn != self._turn:
+                        raise SpecError(
+                            "batches has an iteration that was closed, or that a newer one replaced: must have one at "
+                            "a time, since the workers are shared. Make other Batches for the other."
+                        )
+                    yield self._next()
+        except DataError:
+            self.close()
+            raise
 
     def close(self) -> None:
         """End the workers; another iteration starts new ones."""
@@ -95,26 +99,28 @@ class Decoder:
         )
 
     def _next(self) -> Tensor:
-        with self._naming_lost_workers():
-            batch = next(self._batches)
+        batch = next(self._batches)
         if isinstance(batch, DataError):
-            self.close()
             raise batch
         return batch.to(self._device, non_blocking=True)
 
-    @contextmanager
-    def _naming_lost_workers(self) -> Iterator[None]:
-        """Say what it may mean that a worker is gone; torch says so in whatever the process does just then."""
-        try:
-            yield
-        except RuntimeError as error:
-            if "DataLoader worker" not in str(error):
-                raise
-            self.close()
-            raise DataError(
-                f"decoding has lost one of {self._workers} worker processes ({str(error).strip()}): all must live to "
-                "the end. Often memory runs out, of the machine or in /dev/shm: use smaller batches or fewer CPUs."
-            ) from error
+
+@contextmanager
+def naming_lost_workers() -> Iterator[None]:
+    """Say what it may mean that a worker is gone; torch says so in whatever the process does just then.
+
+    Raises:
+        DataError: in the place of torch's error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise DataError(
+            f"decoding has lost a worker process ({str(error).strip()}): all must live to the end. Often memory runs "
+            "out, of the machine or in /dev/shm: use smaller batches or fewer workers."
+        ) from error
 
 
 class _Reader(Dataset[Tensor | DataError]):

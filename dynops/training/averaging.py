@@ -24,6 +24,7 @@ def averaged_metrics(
     device: torch.device,
     batch_size: int,
     precision: Callable[[], AbstractContextManager[object]],
+    workers: int | None,
 ) -> dict[str, float]:
     """Evaluate a network once for each choice of axes along which its kernels are averaged.
 
@@ -35,12 +36,13 @@ def averaged_metrics(
         device: where to evaluate.
         batch_size: examples that are evaluated at once, over which `b h w` averages.
         precision: makes the context of an evaluation, as in training.
+        workers: as in `Batches`.
     Returns:
         `accuracy_averaged_hw`, `loss_averaged_bhw` and so on; that of a trivial guess in the place of a loss that is
         not finite.
     """
     place = next(network.parameters()).device
-    batches = Batches(dataset=dataset, split="test", batch_size=batch_size, device=device)
+    batches = Batches(dataset=dataset, split="test", batch_size=batch_size, device=device, workers=workers)
     task = Task(network, (dataset,), replace(recipe, ema=None), None).to(device).eval()  # it has what was averaged
     found: dict[str, float] = {}
     for each in axes:

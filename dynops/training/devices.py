@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 import torch.distributed
-from torch.multiprocessing.spawn import ProcessContext, start_processes
+from torch.multiprocessing.spawn import ProcessContext, ProcessException, start_processes
 
 from dynops.errors import DynopsError, SpecError
 from dynops.records import RunRecord
@@ -67,7 +67,11 @@ def _check(program: Program, accelerator: str) -> None:
 def _listen(processes: ProcessContext, said: Any, heard: Any, on_epoch: Callable[[Epoch], None] | None) -> Any:
     """Wait for the records; pass on each epoch, and what went wrong."""
     while True:
-        over = processes.join(timeout=PAUSE)  # raises what a process raised
+        over, failure = False, None
+        try:
+            over = processes.join(timeout=PAUSE)
+        except ProcessException as error:
+            failure = error  # perhaps for want of a process that said what went wrong
         while not said.empty():
             message = said.get()
             if isinstance(message, DynopsError):
@@ -77,6 +81,8 @@ def _listen(processes: ProcessContext, said: Any, heard: Any, on_epoch: Callable
             if on_epoch is not None:
                 on_epoch(message)
             heard.put(True)  # only now is the epoch's checkpoint written, as on one device
+        if failure is not None:
+            raise failure
         assert not over, "the first process says what it recorded"
 
 

@@ -1,56 +1,27 @@
 """Images of a batch mixed with each other, and their classes in the same shares."""
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dynops.data.batches import Mix
 from dynops.errors import SpecError
-from dynops.streams import stream_seed
-from dynops.training.feed import Feed
 from dynops.training.recipe import Recipe
 
 
-class Mixed:
-    """The batches of a feed, mixed: `(inputs, targets)`, `b c h w` and each class's share of an image, `b outputs`."""
+def mixer(recipe: Recipe, outputs: int) -> Mix | None:
+    """Return what mixes batches with one class for each image; None where a recipe mixes none.
 
-    def __init__(self, feed: Feed, recipe: Recipe, seed: int, outputs: int) -> None:
-        """Prepare to mix.
-
-        Args:
-            feed: batches with one class for each image.
-            recipe: says how strongly; one of `mixup` and `cutmix` is above 0.
-            seed: of the stream `mixing`, new for each epoch.
-            outputs: number of classes.
-        """
-        self._feed = feed
-        self._recipe = recipe
-        self._seed = seed
-        self._outputs = outputs
-
-    @property
-    def epoch(self) -> int:
-        """Which order, augmentation and mixture the next iteration has."""
-        return self._feed.epoch
-
-    @epoch.setter
-    def epoch(self, number: int) -> None:
-        self._feed.epoch = number
-
-    def __len__(self) -> int:
-        return len(self._feed)
-
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        generator = np.random.default_rng(stream_seed(self._seed, "mixing", self.epoch))
-        for inputs, targets in self._feed:
-            yield mix(inputs, F.one_hot(targets, self._outputs).float(), self._recipe, generator)
-
-    def close(self) -> None:
-        """Close what is mixed."""
-        self._feed.close()
+    Args:
+        recipe: says how strongly.
+        outputs: number of classes.
+    """
+    if not (recipe.mixup or recipe.cutmix):
+        return None
+    return lambda inputs, targets, generator: mix(inputs, F.one_hot(targets, outputs).float(), recipe, generator)
 
 
 def check_mixing(recipe: Recipe, task: str) -> None:

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import nn
 
 from dynops.data import Batches, Data, Dataset, ImageFiles
+from dynops.data.decoder import naming_lost_workers
 from dynops.errors import SpecError
 from dynops.nets import Network
 from dynops.parts import macs, parameters
@@ -25,9 +26,9 @@ from dynops.streams import stream_seed
 from dynops.training.averaging import averaged_metrics
 from dynops.training.checkpoint import Checkpoint, resume_point
 from dynops.training.environment import choose_accelerator, commit, device_name, peak_memory, versions
-from dynops.training.feed import Feed, Handfuls, Share
+from dynops.training.feed import Feed, Handfuls
 from dynops.training.images import kernel_images
-from dynops.training.mixing import Mixed, check_mixing
+from dynops.training.mixing import check_mixing, mixer
 from dynops.training.outcome import Epoch, metrics, trivial
 from dynops.training.recipe import Recipe
 from dynops.training.settings import own_settings, precision_of
@@ -63,21 +64,28 @@ class Program:
     on_epoch: Callable[[Epoch], None] | None
     devices: int = 1
     """How many processes, each with a device, train at once."""
+    workers: int | None = None
     rank: int = 0
     """Which of them this is."""
 
     def run(self) -> list[RunRecord]:
-        """Train, and return a record for each seed; errors are those of `train_together`."""
+        """Train, and return a record for each seed; errors are those of `train_together`.
+
+        Of several processes the first one makes the records, the others none.
+        """
         started = time.perf_counter()
         for axes in self.averaged:
             one_of("averaged", axes, AXES)
         datasets = load(self.data, self.seeds, self.root)
         _check_sizes(self.seeds, datasets)
         check_mixing(self.recipe, datasets[0].task)
-        with own_settings(), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        devices = range(torch.cuda.device_count())
+        with own_settings(), torch.random.fork_rng(devices=devices), naming_lost_workers():
             networks = [self._start(seed, dataset) for seed, dataset in zip(self.seeds, datasets, strict=True)]
             task = Task(self._learner(networks, datasets), datasets, self.recipe, self.on_epoch)
             trainer = self._fit(task, datasets)
+            if self.rank:
+                return []
             device = trainer.strategy.root_device
             if isinstance(task.judged, Together):
                 task.judged.unstack(networks)
@@ -173,30 +181,39 @@ class Program:
         )
 
     def _learnt(self, datasets: tuple[Dataset, ...], device: torch.device) -> Feed:
-        feeds = [self._learnt_by(seed, dataset, device) for seed, dataset in zip(self.seeds, datasets, strict=True)]
-        return self._own(feeds, equal=True)
-
-    def _learnt_by(self, seed: int, dataset: Dataset, device: torch.device) -> Feed:
-        batches = Batches(
-            dataset=dataset,
-            split="train",
-            batch_size=self.recipe.batch_size,
-            device=device,
-            seed=seed,
-            augmentation=self.data.augmentation,
+        return self._feed(
+            Batches(
+                dataset=dataset,
+                split="train",
+                batch_size=self.recipe.batch_size,
+                device=device,
+                seed=seed,
+                augmentation=self.data.augmentation,
+                mix=mixer(self.recipe, dataset.outputs),
+                part=(self.rank, self.devices),
+                workers=self.workers,
+            )
+            for seed, dataset in zip(self.seeds, datasets, strict=True)
         )
-        mixes = self.recipe.mixup or self.recipe.cutmix
-        return Mixed(batches, self.recipe, seed, dataset.outputs) if mixes else batches
 
     def _evaluated(self, datasets: tuple[Dataset, ...], device: torch.device) -> Feed:
         size = max(self.recipe.batch_size // self.recipe.accumulate, EVALUATED // len(datasets))
-        feeds = [Batches(dataset=dataset, split="test", batch_size=size, device=device) for dataset in datasets]
-        return self._own(feeds, equal=False)
+        return self._feed(
+            Batches(
+                dataset=dataset,
+                split="test",
+                batch_size=size,
+                device=device,
+                part=(self.rank, self.devices),
+                workers=self.workers,
+            )
+            for dataset in datasets
+        )
 
-    def _own(self, feeds: Sequence[Feed], *, equal: bool) -> Feed:
-        """Return this process's share of the feeds, side by side where there are several."""
-        feed = FeedTogether(feeds) if self.together else feeds[0]
-        return Share(feed, self.rank, self.devices, equal=equal) if self.devices > 1 else feed
+    def _feed(self, batches: Iterable[Batches]) -> Feed:
+        """Return the batches of all seeds as one."""
+        feeds = list(batches)
+        return FeedTogether(feeds) if self.together else feeds[0]
 
     def _outcome(
         self,
@@ -218,6 +235,7 @@ class Program:
                 device=trainer.strategy.root_device,
                 batch_size=max(self.recipe.batch_size, EVALUATED),
                 precision=trainer.precision_plugin.forward_context,
+                workers=self.workers,
             )
         return RunRecord(
             seed=seed,

@@ -32,6 +32,7 @@ class Recipe(Spec):
     """Share of the target that is spread over all classes."""
     mixup: float = 0.0
     """Alpha of the mixup of whole images, whose share of a pair has a Beta(alpha, alpha) distribution; 0 mixes none.
+    Each image goes with one of its batch; where devices share images in files, with one of its device.
     Source: Zhang et al., mixup, ICLR 2018."""
     cutmix: float = 0.0
     """Alpha of the exchange of boxes between images; 0 cuts none. With `mixup`, each batch goes through one of both, at

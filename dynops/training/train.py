@@ -26,6 +26,7 @@ def train(
     images: int = 0,
     averaged: Sequence[str] = (),
     devices: int = 1,
+    workers: int | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
 ) -> RunRecord:
     """Train a network from its initial weights, evaluate it after each epoch, and say what happened.
@@ -45,10 +46,12 @@ def train(
         averaged: `h w`, `b h w` or both: the trained network is evaluated again with its kernels averaged along these
             axes, as metrics `accuracy_averaged_hw`, `loss_averaged_hw` and so on; a regression has the losses alone.
             `b` is a batch of evaluated examples: the batch size's number of them, and 500 at least.
-        devices: how many GPUs of this machine, or processes on its CPU, share each batch. Each process reads whole
-            batches and learns from its part. Batch norm sees each part alone; else the result is that of one device, up
-            to the rounding of sums. `peak_memory` is that of the first. The processes import the main module anew: a
-            script needs its `if __name__ == "__main__":`.
+        devices: how many GPUs of this machine, or processes on its CPU, share each batch. Batch norm sees each part
+            alone, and so does the mixing of images in files; else the result is that of one device, up to the rounding
+            of sums. `peak_memory` is that of the first. The processes import the main module anew: a script needs its
+            `if __name__ == "__main__":`.
+        workers: processes that decode images in files, for each device and split; 0 for none beside the one that
+            trains. By default as many as the CPUs, shared out among the devices. The result does not depend on it.
         on_epoch: called with the history's newest entry after each epoch.
     Returns:
         The record; a training that leaves the finite numbers is recorded as diverged, with its reason, and scored as
@@ -57,8 +60,8 @@ def train(
         DataError: the data are missing or corrupt.
         StudyError: the folder holds another run.
         ShapeError: the network cannot be built for the data.
-        SpecError: this machine has no such accelerator or fewer devices, the batch size does not divide among them, or
-            kernels are not averaged along such axes.
+        SpecError: this machine has no such accelerator or fewer devices, the batch size does not divide among them, a
+            number is below its least, or kernels are not averaged along such axes.
     """
     program = Program(
         network=network,
@@ -73,6 +76,7 @@ def train(
         averaged=averaged,
         on_epoch=on_epoch,
         devices=devices,
+        workers=workers,
     )
     at_least("devices", devices, 1)
     return (program.run() if devices == 1 else train_on_devices(program))[0]

@@ -1,7 +1,9 @@
 """Batches: which examples come when, and that any epoch can be repeated on its own."""
 
+import re
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -117,6 +119,47 @@ def test_dense_targets_go_along_with_their_inputs() -> None:
     probe = SelectorShift(task="channel", train=6, test=2).load(0)
     for inputs, targets in made(dataset=probe, batch_size=3):
         assert torch.equal(targets[:, 0, 1:-1], inputs[:, 0, :-2])
+
+
+@pytest.mark.parametrize("devices", [2, 3, 4])
+def test_every_example_is_evaluated_by_one_device(devices: int) -> None:
+    parts = [epoch(made(23, split="test", batch_size=8, part=(rank, devices))) for rank in range(devices)]
+    found = torch.cat([targets for part in parts for _, targets in part])  # 8, 8, 8 and 1, which one device has
+    assert sorted(found.tolist()) == list(range(25))
+    assert {len(part) for part in parts} == {4}
+
+
+@pytest.mark.parametrize(("devices", "sizes"), [(2, [5, 3]), (3, [3, 2]), (5, [2, 1])])
+def test_devices_learn_from_every_so_many_examples_of_what_one_has(devices: int, sizes: list[int]) -> None:
+    def mix(inputs: Tensor, targets: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+        partners = torch.from_numpy(generator.permutation(len(inputs)))
+        return inputs + 2 * inputs[partners], targets + 100 * targets[partners]
+
+    options: dict[str, Any] = {"augmentation": Augmentation(crop=1, flip=True), "mix": mix}
+    whole = epoch(made(16, **options), 2)
+    for rank in range(devices):
+        part = epoch(made(16, part=(rank, devices), **options), 2)
+        assert [len(targets) for _, targets in part] == sizes
+        for (inputs, targets), (all_inputs, all_targets), size in zip(part, whole, sizes, strict=True):
+            own = [rank + devices * place for place in range(size)]
+            assert torch.equal(inputs, all_inputs[own])
+            assert torch.equal(targets, all_targets[own])
+
+
+@pytest.mark.parametrize("part", [(2, 2), (-1, 2), (0, 0)])
+def test_a_device_that_there_is_not_is_refused(part: tuple[int, int]) -> None:
+    message = rf"^part has {re.escape(str(part))}: must be a device's number, from 0, and how many devices there are\.$"
+    with pytest.raises(SpecError, match=message):
+        made(part=part)
+
+
+@pytest.mark.parametrize(("number", "last"), [(3, 3), (13, 3), (20, 10)])
+def test_devices_that_would_have_nothing_to_learn_from_are_refused(number: int, last: int) -> None:
+    message = rf"^batches has {last} examples in the last one, part has {last + 1} devices: each must have one to learn"
+    with pytest.raises(SpecError, match=message):
+        made(number, part=(0, last + 1))
+    made(number, part=(0, last))
+    made(number, split="test", part=(0, last + 1))
 
 
 def test_unknown_split_is_refused() -> None:

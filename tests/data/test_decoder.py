@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -149,6 +150,38 @@ def test_there_are_as_many_workers_as_usable_cpus_and_no_more_than_batches(
         batches.close()
 
 
+@pytest.mark.parametrize(("devices", "expected"), [(2, 2), (3, 1), (8, 1)])
+def test_devices_share_the_cpus(tiny: Dataset, monkeypatch: pytest.MonkeyPatch, devices: int, expected: int) -> None:
+    monkeypatch.setattr("dynops.data.batches.usable_cpus", lambda: 5)
+    before = children()
+    batches = made(tiny, part=(0, devices))
+    epoch(batches, 0)
+    assert len(children() - before) == expected
+    batches.close()
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_a_device_decodes_and_mixes_its_own_images_alone(
+    tiny: Dataset, monkeypatch: pytest.MonkeyPatch, split: str
+) -> None:
+    def mix(inputs: Tensor, targets: Tensor, generator: np.random.Generator) -> tuple[Tensor, Tensor]:
+        return inputs + inputs.flip(0), targets
+
+    decoded: list[Path] = []
+    read = module.read_image
+    monkeypatch.setattr(module, "read_image", lambda path: decoded.append(path) or read(path))  # type: ignore[func-returns-value]
+    whole = epoch(made(tiny, split, workers=0), 4)
+    all_decoded = sorted(decoded)
+    decoded.clear()
+    for rank in range(2):
+        own = epoch(made(tiny, split, workers=0, part=(rank, 2), mix=mix), 4)
+        for (inputs, targets), (all_inputs, all_targets) in zip(own, whole, strict=True):
+            expected = all_inputs[rank::2]
+            assert torch.equal(inputs, expected + expected.flip(0))
+            assert torch.equal(targets, all_targets[rank::2])
+    assert sorted(decoded) == all_decoded
+
+
 def test_decoding_leaves_the_global_random_numbers_alone(tiny: Dataset) -> None:
     state = torch.get_rng_state()
     epoch(made(tiny, workers=2), 0)
@@ -177,8 +210,8 @@ def test_a_worker_that_is_killed_is_an_error(tiny: Dataset, monkeypatch: pytest.
     monkeypatch.setattr(module, "read_image", kill)
     before = children()
     message = (
-        r"^decoding has lost one of 2 worker processes \(DataLoader worker .*\): all must live to the end\. "
-        r"Often memory runs out, of the machine or in /dev/shm: use smaller batches or fewer CPUs\.$"
+        r"^decoding has lost a worker process \(DataLoader worker .*\): all must live to the end\. "
+        r"Often memory runs out, of the machine or in /dev/shm: use smaller batches or fewer workers\.$"
     )
     with pytest.raises(DataError, match=message):
         list(made(tiny, workers=2))

@@ -1,6 +1,7 @@
 """Image folders: which files are listed, which are refused, and a training from files as a whole."""
 
 import multiprocessing
+import time
 from pathlib import Path
 from typing import Any
 
@@ -146,10 +147,15 @@ def test_a_network_learns_from_files_and_goes_on_after_a_cut(
             raise Cut
 
     monkeypatch.setattr(checkpoint, "SECONDS", 0.0)
-    monkeypatch.setattr("dynops.data.batches.usable_cpus", lambda: 2)
     options: dict[str, Any] = {"root": image_root, "accelerator": "cpu", "images": 2}
     before = set(multiprocessing.active_children())
-    whole = train(NETWORK, TINY, RECIPE, 0, **options)
+    running: list[int] = []
+
+    def count(epoch: dict[str, float]) -> None:
+        running.append(len(set(multiprocessing.active_children()) - before))
+
+    whole = train(NETWORK, TINY, RECIPE, 0, workers=2, on_epoch=count, **options)
+    assert running == [3, 3, 3]  # two read what is learnt, one the only batch that is evaluated
     assert set(multiprocessing.active_children()) == before
     losses = [epoch["train_loss"] for epoch in whole.history]
     assert losses[0] > losses[1] > losses[2]
@@ -158,11 +164,27 @@ def test_a_network_learns_from_files_and_goes_on_after_a_cut(
     test = TINY.load(0, root=image_root).test.inputs
     assert torch.allclose(inputs, test[:2].to("cpu") / 255, atol=1e-4)
     with pytest.raises(Cut):
-        train(NETWORK, TINY, RECIPE, 0, folder=tmp_path, on_epoch=cut, **options)
+        train(NETWORK, TINY, RECIPE, 0, folder=tmp_path, on_epoch=cut, workers=1, **options)
     assert set(multiprocessing.active_children()) == before
-    monkeypatch.setattr("dynops.data.batches.usable_cpus", lambda: 1)
-    resumed = train(NETWORK, TINY, RECIPE, 0, folder=tmp_path, **options)
+    resumed = train(NETWORK, TINY, RECIPE, 0, folder=tmp_path, workers=0, **options)
     assert resumed.history == whole.history
+
+
+def test_a_worker_that_is_killed_while_nobody_waits_for_it_is_an_error(image_root: Path) -> None:
+    before = set(multiprocessing.active_children())
+
+    def kill(epoch: dict[str, float]) -> None:
+        (set(multiprocessing.active_children()) - before).pop().kill()
+        time.sleep(60)  # until the system says so
+
+    with pytest.raises(DataError, match=r"^decoding has lost a worker process \(DataLoader worker \(pid "):
+        train(NETWORK, TINY, RECIPE, 0, root=image_root, accelerator="cpu", workers=2, on_epoch=kill)
+    assert set(multiprocessing.active_children()) == before
+
+
+def test_a_number_of_workers_below_none_is_refused(image_root: Path) -> None:
+    with pytest.raises(SpecError, match=r"^workers has -1: must be an integer of at least 0\.$"):
+        train(NETWORK, TINY, RECIPE, 0, root=image_root, accelerator="cpu", workers=-1)
 
 
 def test_seeds_together_are_refused(image_root: Path) -> None:

@@ -1,54 +1,24 @@
 """Several devices, here processes of one CPU: together they do what one does, and leave what one leaves."""
 
+import importlib
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch.multiprocessing.spawn import ProcessRaisedException
 
-from dynops.data import Augmentation, Batches, Digits
-from dynops.errors import SpecError, StudyError
+from dynops.data import Augmentation, Digits
+from dynops.errors import DataError, SpecError
 from dynops.nets import KerasCNN
 from dynops.training import Experiment, Recipe, train
 from dynops.training.devices import _listen
-from dynops.training.feed import Share
 
 DATA = Digits(fraction=0.1, augmentation=Augmentation(crop=1))
 RECIPE = Recipe(epochs=2, batch_size=32, learning_rate=1e-2, accumulate=2, ema=0.8, mixup=0.4, clip=0.5)
-
-
-def shares(split: str, size: int, count: int, *, equal: bool) -> list[list[tuple[torch.Tensor, torch.Tensor]]]:
-    dataset = Digits(fraction=0.1).load(0)
-    found = []
-    for rank in range(count):
-        feed = Share(Batches(dataset=dataset, split=split, batch_size=size, device="cpu"), rank, count, equal=equal)
-        feed.epoch = 3
-        assert len(feed) == len(list(feed))
-        found.append(list(feed))
-    return found
-
-
-@pytest.mark.parametrize("count", [2, 3])
-def test_every_example_is_evaluated_by_one_device(count: int) -> None:
-    dataset = Digits(fraction=0.1).load(0)
-    found = shares("test", 265, count, equal=False)  # 797 images: the last batch has 2, too few for three devices
-    images = torch.cat([inputs for share in found for inputs, _ in share])
-    expected = dataset.normalise(dataset.test.inputs)
-    assert sorted(images.flatten(1).tolist()) == sorted(expected.flatten(1).tolist())
-    assert {len(share) for share in found} == {4}
-
-
-def test_devices_learn_from_disjoint_parts_of_equal_size() -> None:
-    found = shares("train", 64, 3, equal=True)  # 100 images: batches of 64 and of 36; one of the 64 is left out
-    sizes = [[len(targets) for _, targets in share] for share in found]
-    assert sizes == [[21, 12]] * 3
-    images = torch.cat([inputs for share in found for inputs, _ in share]).flatten(1).tolist()
-    whole = Batches(dataset=Digits(fraction=0.1).load(0), split="train", batch_size=64, device="cpu")
-    whole.epoch = 3
-    rest = torch.cat([inputs for inputs, _ in whole]).flatten(1).tolist()
-    for image in images:
-        rest.remove(image)  # fails where two devices have the same
-    assert len(rest) == 1
 
 
 def test_two_devices_do_what_one_does(tmp_path: Path) -> None:
@@ -70,32 +40,99 @@ def test_two_devices_do_what_one_does(tmp_path: Path) -> None:
     assert again.history == two.history
 
 
+NOTED = '''
+"""Images in folders; the processes of a training note which of them decodes what, and whose worker it is."""
+
+import multiprocessing
+import os
+from pathlib import Path
+
+from dynops.data import ImageFolder, image_files
+from dynops.specs import spec
+
+
+@spec
+class Noted(ImageFolder):
+    pass
+
+
+def note(path, read=image_files.read_image):
+    print("NOTE", path, Path(__file__).with_name("notes"), file=sys.stderr, flush=True)
+    with Path(__file__).with_name("notes").open("a") as notes:
+        notes.write(f"{os.getppid()} {path.parts[-3]} {path.name}\\n")
+    return read(path)
+
+
+import sys; print("IMPORT", multiprocessing.current_process().name, __file__, file=sys.stderr, flush=True)
+if multiprocessing.current_process().name != "MainProcess":
+    image_files.read_image = note
+'''
+
+
 class Cut(Exception):  # noqa: N818  # stands for whatever ends a process
     """Ends a training after an epoch."""
 
 
-def test_what_the_caller_raises_ends_all_processes(tmp_path: Path) -> None:
+def test_images_are_decoded_once_and_what_the_caller_raises_ends_all_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part, count in (("train", 10), ("val", 7)):
+        (tmp_path / "made" / part / "ant").mkdir(parents=True)
+        for number in range(count):
+            pixels = np.random.default_rng(number).integers(0, 256, (11, 9, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "made" / part / "ant" / f"{number}.png")
+    (tmp_path / "noted.py").write_text(NOTED)
+    monkeypatch.syspath_prepend(tmp_path)
+    data = importlib.import_module("noted").Noted(folder="made", size=8)
+    recipe = Recipe(epochs=1, batch_size=4, warmup=0.0)
+    seen: list[dict[str, float]] = []
+
     def on_epoch(epoch: dict[str, float]) -> None:
+        seen.append(epoch)
+        print('EP', epoch, list(tmp_path.iterdir()))
         raise Cut
 
+    options: dict[str, Any] = {"accelerator": "cpu", "root": tmp_path}
+    print('X', list(tmp_path.iterdir()))
+    kept = tmp_path / "kept"
     with pytest.raises(Cut):
-        train(KerasCNN(), DATA, RECIPE, 0, accelerator="cpu", devices=2, folder=tmp_path, on_epoch=on_epoch)
-    assert not list(tmp_path.iterdir())  # the epoch that was cut off is not kept, as on one device
+        train(KerasCNN(), data, recipe, 0, devices=2, workers=1, folder=kept, on_epoch=on_epoch, **options)
+    assert not list(kept.iterdir())  # the epoch that was cut off is not kept, as on one device
     assert not torch.multiprocessing.active_children()
 
+    notes = [line.split() for line in (tmp_path / "notes").read_text().splitlines()]
+    for part, by_device in (("train", [4, 4]), ("val", [3, 4])):
+        found = [(device, image) for device, where, image in notes if where == part]
+        assert sorted(Counter(device for device, _ in found).values()) == by_device
+        assert len({image for _, image in found}) == len(found) == sum(by_device)
+    one = train(KerasCNN(), data, recipe, 0, workers=0, **options)
+    assert seen == [pytest.approx(one.history[0], rel=1e-4)]
 
-class Running:
-    """Stands for processes that have not ended."""
+
+class Processes:
+    """Stands for processes: one has said what went wrong, the others run on, or fail for want of it."""
+
+    def __init__(self, *, fail: bool) -> None:
+        self.fail = fail
 
     def join(self, timeout: float) -> bool:
+        if self.fail:
+            raise ProcessRaisedException("connection closed by peer", 0, 1)
         return False
 
 
-def test_an_error_of_a_process_reaches_the_caller_as_such() -> None:
+@pytest.mark.parametrize("fail", [False, True])
+def test_an_error_of_a_process_reaches_the_caller_as_such(fail: bool) -> None:
     said = torch.multiprocessing.get_context("spawn").SimpleQueue()
-    said.put(StudyError("planted"))
-    with pytest.raises(StudyError, match=r"^planted$"):
-        _listen(Running(), said, None, None)  # type: ignore[arg-type]
+    said.put(DataError("planted"))
+    with pytest.raises(DataError, match=r"^planted$"):
+        _listen(Processes(fail=fail), said, None, None)  # type: ignore[arg-type]
+
+
+def test_a_failure_that_no_process_explains_is_raised_itself() -> None:
+    said = torch.multiprocessing.get_context("spawn").SimpleQueue()
+    with pytest.raises(ProcessRaisedException, match="closed by peer"):
+        _listen(Processes(fail=True), said, None, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
