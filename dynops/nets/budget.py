@@ -19,7 +19,8 @@ from dynops.specs import one_of
 UNITS = {"as_is": "parameters", "parameters": "parameters", "macs": "MACs", "latency": "ms a step"}
 """The budgets, each with the unit of its costs."""
 REACH = 4  # widths are looked for from this part of the original to as many times it
-TIMED = 5  # widths of the operator that are tried at most, where each try is a measurement
+TIMED = 16  # widths of the operator that are tried at most, where each try is a measurement
+APART = 4  # and how far apart at least: latencies have steps, as processors take so many channels at once
 
 
 class Measured(NamedTuple):
@@ -149,6 +150,8 @@ class _Search:
             return None
         best: Widths | None = None
         for inner in self._inners(self._guess()):
+            if self.timed and any(0 < abs(inner - widths.inner) < APART for widths in self.tried):
+                continue
             limit = math.inf if best is None else self._change(best)
             best = min(self._fitting(inner, limit), key=self._change, default=best)
             if self.timed and (best is not None or len({widths.inner for widths in self.tried}) > TIMED):
@@ -163,11 +166,11 @@ class _Search:
     def nearest(self, unit: str) -> str:
         """Say which widths came nearest."""
         start, (inner, width) = self._at(self.origin), self.origin
-        near = min(self.tried, key=lambda widths: abs(math.log(self._at(widths).ratio)))
+        near, best = min(self.tried.items(), key=lambda each: abs(math.log(each[1].ratio)))
         return (
             f"has {start.cost:.6g} {unit}, to has {start.target:.6g}: no width from {_least(width)} to {REACH * width} "
             f"with an inner one from {_least(inner)} to {REACH * inner} comes within {self.tolerance:.3g} of it. The "
-            f"nearest, width={near.width} with inner={near.inner}, has {self._at(near).cost:.6g}."
+            f"nearest, width={near.width} with inner={near.inner}, has {best.cost:.6g}, {best.ratio:.4g} times as much."
         )
 
     def _at(self, widths: Widths) -> Measured:

@@ -213,8 +213,8 @@ def test_spread_is_the_notch_of_both_medians(told: Timing) -> None:
 def test_latency_that_no_width_has_is_refused(told: Timing) -> None:
     message = (
         r"^network has 1\.5e\+07 ms a step, to has 500000: no width from 5 to 80 with an inner one from 5 to 80 comes "
-        r"within 0\.01 of it\. The nearest, width=5 with inner=8, has 4\.2e\+06\. Use another reference, or "
-        r"budget='as_is'\.$"
+        r"within 0\.01 of it\. The nearest, width=5 with inner=8, has 4\.2e\+06, 8\.4 times as much\. Use another "
+        r"reference, or budget='as_is'\.$"
     )
     with pytest.raises(SpecError, match=message):
         matched(Told(slowness=30.0), to=Told(), budget="latency", shape=SHAPE, outputs=OUTPUTS, timing=told)
@@ -237,20 +237,21 @@ def test_latency_on_this_machine_is_measured() -> None:
             replace(REFERENCE, width=400),
             {},
             r"^network has 8266 parameters, to has 986410: no width from 8 to 128 with an inner one from 8 to 128 "
-            r"comes within 0\.01 of it\. The nearest, width=128 with inner=128, has 106762\. Use another reference, or "
+            r"comes within 0\.01 of it\. The nearest, width=128 with inner=128, has 106762, 0\.1082 times "
+            r"as much\. Use another reference, or "
             r"budget='as_is'\.$",
         ),
         (
             on(zoo.involution(3)),
             replace(REFERENCE, width=2),
             {},
-            r"^network has 8704 parameters, to has 166: .* The nearest, width=8 with inner=16, has 1537\.",
+            r"^network has 8704 parameters, to has 166: .* The nearest, width=8 with inner=16, has 1537, 9\.",
         ),
         (
             Plain(inner=8, width=8, divisor=8),
             Plain(inner=9, width=10),
             {"tolerance": 1e-6},
-            r"^network has 127 parameters, to has 160: .* 1e-06 of it\. The nearest, width=12 with inner=8, has 159\.",
+            r"^network has 127 parameters, to has 160: .* 1e-06 of it\. The nearest, width=12 with inner=8, has 159, 0\.",
         ),
         (
             KerasCNN(),
