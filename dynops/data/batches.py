@@ -31,7 +31,7 @@ class Batches:
     """
 
     epoch: int
-    """Which order and which augmentation the next iteration has; set it before each epoch."""
+    """Which order, augmentation and mixture the next iteration has; set it before each epoch."""
 
     def __init__(
         self,
@@ -55,7 +55,7 @@ class Batches:
             device: where batches go.
             seed: of the streams `order`, `augmentation` and `mixing`, and of what is cut out of each file's image.
             augmentation: random changes of training inputs.
-            mix: what each batch goes through last, with the stream `mixing`.
+            mix: what each batch goes through last, on its device, with the stream `mixing`.
             part: number of a device, from 0, and how many devices share each batch. (1, 3) gets examples 1, 4, 7 and
                 so on; what does not divide is left out of training, so that all learn from as many. Inputs in memory
                 are changed and mixed as the whole batch is; of images in files the device's own alone are decoded,

@@ -1,5 +1,6 @@
 """One training on several devices: a process for each, which share every batch and add up their gradients."""
 
+import multiprocessing
 import os
 import tempfile
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from dynops.training.program import Program
 
 PATIENCE = timedelta(minutes=30)  # how long a process waits for the others
 PAUSE = 0.02  # seconds between two looks at what the processes say
+PARTING = 10.0  # seconds that a process has to end by itself after the records
 
 
 def train_on_devices(program: Program) -> list[RunRecord]:
@@ -39,12 +41,16 @@ def train_on_devices(program: Program) -> list[RunRecord]:
             replace(program, accelerator=accelerator, on_epoch=None),
             Path(folder) / "meeting",
             torch.get_num_threads(),
+            multiprocessing.get_start_method(allow_none=True),
             (said, heard),
         )
         processes = start_processes(_work, arguments, program.devices, join=False, start_method="spawn")
         assert isinstance(processes, ProcessContext)
         try:
-            return _listen(processes, said, heard, program.on_epoch)
+            records = _listen(processes, said, heard, program.on_epoch)
+            for process in processes.processes:
+                process.join(PARTING)
+            return records
         finally:
             for process in processes.processes:
                 process.kill()
@@ -64,7 +70,9 @@ def _check(program: Program, accelerator: str) -> None:
         )
 
 
-def _listen(processes: ProcessContext, said: Any, heard: Any, on_epoch: Callable[[Epoch], None] | None) -> Any:
+def _listen(
+    processes: ProcessContext, said: Any, heard: Any, on_epoch: Callable[[Epoch], None] | None
+) -> list[RunRecord]:
     """Wait for the records; pass on each epoch, and what went wrong."""
     while True:
         over, failure = False, None
@@ -86,10 +94,11 @@ def _listen(processes: ProcessContext, said: Any, heard: Any, on_epoch: Callable
         assert not over, "the first process says what it recorded"
 
 
-def _work(rank: int, program: Program, meeting: Path, threads: int, queues: tuple[Any, Any]) -> None:
-    """Be one of the processes: train, and say what happened if this is the first one."""
+def _work(rank: int, program: Program, meeting: Path, threads: int, start: str | None, queues: tuple[Any, Any]) -> None:
+    """Be one of the processes: train, and say what went wrong, or what came out if this is the first one."""
     said, heard = queues
     torch.set_num_threads(threads)
+    multiprocessing.set_start_method(start, force=True)  # else each one that decodes would import all anew
     os.environ["LOCAL_RANK"] = str(rank)  # by this Lightning knows that it need not start processes itself
 
     def on_epoch(epoch: Epoch) -> None:

@@ -79,8 +79,8 @@ class Program:
         datasets = load(self.data, self.seeds, self.root)
         _check_sizes(self.seeds, datasets)
         check_mixing(self.recipe, datasets[0].task)
-        devices = range(torch.cuda.device_count())
-        with own_settings(), torch.random.fork_rng(devices=devices), naming_lost_workers():
+        gpus = range(torch.cuda.device_count())
+        with own_settings(), torch.random.fork_rng(devices=gpus), naming_lost_workers():
             networks = [self._start(seed, dataset) for seed, dataset in zip(self.seeds, datasets, strict=True)]
             task = Task(self._learner(networks, datasets), datasets, self.recipe, self.on_epoch)
             trainer = self._fit(task, datasets)

@@ -57,13 +57,11 @@ class Noted(ImageFolder):
 
 
 def note(path, read=image_files.read_image):
-    print("NOTE", path, Path(__file__).with_name("notes"), file=sys.stderr, flush=True)
     with Path(__file__).with_name("notes").open("a") as notes:
         notes.write(f"{os.getppid()} {path.parts[-3]} {path.name}\\n")
     return read(path)
 
 
-import sys; print("IMPORT", multiprocessing.current_process().name, __file__, file=sys.stderr, flush=True)
 if multiprocessing.current_process().name != "MainProcess":
     image_files.read_image = note
 '''
@@ -77,10 +75,11 @@ def test_images_are_decoded_once_and_what_the_caller_raises_ends_all_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for part, count in (("train", 10), ("val", 7)):
-        (tmp_path / "made" / part / "ant").mkdir(parents=True)
         for number in range(count):
+            path = tmp_path / "made" / part / ("ant", "bee")[number % 2] / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
             pixels = np.random.default_rng(number).integers(0, 256, (11, 9, 3), dtype=np.uint8)
-            Image.fromarray(pixels).save(tmp_path / "made" / part / "ant" / f"{number}.png")
+            Image.fromarray(pixels).save(path)
     (tmp_path / "noted.py").write_text(NOTED)
     monkeypatch.syspath_prepend(tmp_path)
     data = importlib.import_module("noted").Noted(folder="made", size=8)
@@ -89,11 +88,9 @@ def test_images_are_decoded_once_and_what_the_caller_raises_ends_all_processes(
 
     def on_epoch(epoch: dict[str, float]) -> None:
         seen.append(epoch)
-        print('EP', epoch, list(tmp_path.iterdir()))
         raise Cut
 
     options: dict[str, Any] = {"accelerator": "cpu", "root": tmp_path}
-    print('X', list(tmp_path.iterdir()))
     kept = tmp_path / "kept"
     with pytest.raises(Cut):
         train(KerasCNN(), data, recipe, 0, devices=2, workers=1, folder=kept, on_epoch=on_epoch, **options)
