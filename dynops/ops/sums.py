@@ -45,6 +45,8 @@ def refusal(call: Call) -> str:
         return "the taps have offsets"
     if call.kernel.shape[4:] != (count(call.window, call.size), *call.outputs):
         return "the kernel is constant along taps, rows or columns"
+    if call.constant and 1 in (call.kernel.shape[0], call.value.shape[3]):
+        return "an output of one pixel is a convolution's"  # of which each weight is used once
     return ""
 
 

@@ -208,3 +208,15 @@ def test_no_channels_have_a_sum_of_none_and_gradients_of_zero() -> None:
     to_kernel, to_value = torch.autograd.grad(y.sum(), (kernel, value))
     assert to_kernel.eq(0).all()
     assert to_value.shape == value.shape
+
+
+@pytest.mark.parametrize(
+    ("images", "sharing", "backend"), [(1, 4, "convolution"), (2, 1, "convolution"), (2, 4, "native")]
+)
+def test_an_output_of_one_pixel_is_a_convolution_unless_channels_share_kernels_of_images(
+    images: int, sharing: int, backend: str
+) -> None:
+    kernel, value = torch.randn(images, 1, 3, 3, 9, 1, 1), torch.randn(2, 1, 3, sharing, 1, 1)
+    said = explain(kernel, value, Window(3))
+    assert f"{backend:12} takes it" in said
+    assert ("an output of one pixel is a convolution's" in said) == (backend == "convolution")
