@@ -26,6 +26,7 @@ DATA: dict[str, Callable[..., ImageData]] = {
     "fashion_mnist": FashionMnist,
 }
 MARGIN = 0.01  # one point of accuracy: a smaller difference is none to a user
+RATE = 1e-2
 LEARNING_RATES = (3e-3, 1e-2, 3e-2, 1e-1)
 TUNING_SEEDS = (1000, 1001, 1002, 1003)  # none of a comparison's
 Change = Callable[[Operator], Layer]
@@ -127,10 +128,16 @@ def chosen(data: str, fraction: float | None, *, root: Path | None, download: bo
     return images
 
 
-def recipe_for(data: ImageData, epochs: int, *, compile: bool = False) -> Recipe:  # noqa: A002  # the option's name
+def recipe_for(
+    data: ImageData,
+    epochs: int,
+    *,
+    rate: float = RATE,
+    compile: bool = False,  # noqa: A002  # the option's name
+) -> Recipe:
     """Return the recipe of all cells, before any tuning."""
     batch_size = 32 if isinstance(data, Digits) else 128
-    return Recipe(epochs=epochs, batch_size=batch_size, learning_rate=1e-2, compile=compile)
+    return Recipe(epochs=epochs, batch_size=batch_size, learning_rate=rate, compile=compile)
 
 
 def learning_rate(candidates: Sequence[float] = LEARNING_RATES) -> Tuning:
@@ -164,6 +171,7 @@ def conduct(
     batch_seeds: bool = False,
     compile: bool = False,  # noqa: A002  # the option's name
     tune: bool = True,
+    rate: float = RATE,
     budget: Literal["as_is", "parameters", "macs", "latency"] = "as_is",
     average: bool = False,
 ) -> None:
@@ -193,7 +201,7 @@ def conduct(
     """
     averaged = ("h w", "b h w") if average else ()
     images = chosen(data, fraction, root=root, download=download)
-    recipe = recipe_for(images, epochs, compile=compile)
+    recipe = recipe_for(images, epochs, rate=rate, compile=compile)
 
     def run(job: Job) -> RunRecord:
         assert isinstance(job.spec, Experiment)
