@@ -16,7 +16,7 @@ from dynops.ablation.reporting.document import Picture, to_markdown
 from dynops.ablation.reporting.drawing import png
 from dynops.ablation.reporting.figures import all_figures
 from dynops.ablation.reporting.page import to_page
-from dynops.ablation.reporting.report_text import PAGES, SERVER, report_document, verdict_sentences
+from dynops.ablation.reporting.report_text import pages, report_document, verdict_sentences
 from dynops.ablation.reporting.results import counted
 from dynops.ablation.reporting.tables import terminal_tables
 from dynops.ablation.reporting.tensorboard import write_run, write_study
@@ -71,7 +71,7 @@ class Report:
 
     def pages(self) -> dict[str, str]:
         """Return the addresses of TensorBoard's pages, by what they show, for a server at its usual port."""
-        return {name: f"{SERVER}/{page}" for name, page in PAGES.items()}
+        return pages(self.plan)
 
 
 def report(folder: Path) -> Report:

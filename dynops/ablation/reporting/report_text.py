@@ -32,23 +32,6 @@ from dynops.records import RunRecord
 
 SERVER = "http://localhost:6006"
 ROOT = "regexInput=%5E%5C.%24"
-PAGES = {
-    "cells": "#hparams",
-    "figures": f"#images&{ROOT}",
-    "verdicts and effects": f"#text&{ROOT}",
-    "curves over seeds, and evidence with more seeds": "#custom_scalars&regexInput=%5E%5C.%24%7C%5Emean%2F",
-    "curves of one seed": "#scalars&regexInput=seed%3D0%24",
-}
-"""TensorBoard's pages of a study; beyond 40 runs it selects none by itself, so the links bring a filter along."""
-FILES = (
-    "`records.jsonl` holds the plan and every run, and all else is made from it: `report.html` this report as a page "
-    "of its own, `effects.json` the numbers above, `figures/` the figures, `tensorboard/` what "
-    "`tensorboard --logdir tensorboard` shows: "
-    + ", ".join(f"[{name}]({SERVER}/{page})" for name, page in PAGES.items())
-    + "."
-)
-
-
 def report_document(
     plan: Plan, records: Sequence[RunRecord], effects: Effects, figures: Mapping[str, Picture]
 ) -> Document:
@@ -71,10 +54,34 @@ def report_document(
         Section(title="Setup", blocks=(Items(lines=tuple(setup(plan, records, effects))), *_tuning(plan))),
         Section(title="Exploratory effects, unadjusted", blocks=_exploratory(plan, effects), folded=True),
         Section(title="Failures, divergences and gaps", blocks=tuple(losses(plan, records))),
-        Section(title="Files", blocks=(FILES,)),
+        Section(title="Files", blocks=(_files(plan),)),
     )
     return Document(
         title=plan.name, question=plan.question, summary=_summary(plan, records, effects), sections=sections
+    )
+
+
+def pages(plan: Plan) -> dict[str, str]:
+    """Return the addresses of TensorBoard's pages, by what they show, for a server at its usual port.
+
+    Beyond 40 runs TensorBoard selects none by itself, so the addresses bring a filter along.
+    """
+    found = {
+        "cells": "#hparams",
+        "figures": f"#images&{ROOT}",
+        "verdicts and effects": f"#text&{ROOT}",
+        "curves over seeds, and evidence with more seeds": "#custom_scalars&regexInput=%5E%5C.%24%7C%5Emean%2F",
+        "curves of one seed": f"#scalars&regexInput=seed%3D{plan.seeds[0]}%24",
+    }
+    return {name: f"{SERVER}/{page}" for name, page in found.items()}
+
+
+def _files(plan: Plan) -> str:
+    links = ", ".join(f"[{name}]({address})" for name, address in pages(plan).items())
+    return (
+        "`records.jsonl` holds the plan and every run, and all else is made from it: `report.html` this report as a "
+        "page of its own, `effects.json` the numbers above, `figures/` the figures, `tensorboard/` what "
+        f"`tensorboard --logdir tensorboard` shows: {links}."
     )
 
 

@@ -17,7 +17,7 @@ from dynops.ablation.effects import effects
 from dynops.ablation.plan import Plan
 from dynops.ablation.reporting.document import to_markdown
 from dynops.ablation.reporting.report import report
-from dynops.ablation.reporting.report_text import report_document
+from dynops.ablation.reporting.report_text import pages, report_document
 from dynops.ablation.reporting.tables import Table, show_p
 from dynops.ablation.store import write_study
 from dynops.errors import StudyError
@@ -328,3 +328,7 @@ def test_markdown_cells_may_hold_bars():
 
 def test_small_p_values_are_bounds():
     assert [show_p(p) for p in (None, 0.00001, 0.0514)] == ["-", "<0.001", "0.051"]
+
+
+def test_the_page_of_one_seed_is_that_of_the_first(plan):
+    assert pages(replace(plan, seeds=(200, 201)))["curves of one seed"].endswith("seed%3D200%24")
