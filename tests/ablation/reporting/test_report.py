@@ -5,6 +5,7 @@ import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from urllib.parse import unquote
 
 import numpy as np
@@ -330,5 +331,7 @@ def test_small_p_values_are_bounds():
     assert [show_p(p) for p in (None, 0.00001, 0.0514)] == ["-", "<0.001", "0.051"]
 
 
-def test_the_page_of_one_seed_is_that_of_the_first(plan):
+def test_the_page_of_one_seed_is_that_of_the_first():
+    plan = plan_of(KERNEL)
+    assert pages(plan)["curves of one seed"].endswith("seed%3D0%24")
     assert pages(replace(plan, seeds=(200, 201)))["curves of one seed"].endswith("seed%3D200%24")
