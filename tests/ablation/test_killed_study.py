@@ -24,6 +24,7 @@ MOMENTS = (
     "while a record is written",
     "while the journal is written",
     "while a point is taken",
+    "between records and TensorBoard",
 )
 
 
@@ -56,7 +57,7 @@ def check_nothing_lost_nothing_twice(folder: Path) -> None:
 
 def executions(folder: Path, what: str) -> Counter[str]:
     lines = (folder / "executions").read_text().splitlines()
-    return Counter(line.split(" ", 1)[1] for line in lines if line.startswith(what))
+    return Counter(line.split(" ")[1] for line in lines if line.startswith(what))
 
 
 @pytest.mark.parametrize("number", [1, 4])
@@ -111,19 +112,5 @@ def test_ctrl_c_says_how_to_go_on(tmp_path: Path) -> None:
     code, output = finish(process)
     assert code == 130, output
     assert "of 8 runs done. The same command goes on from here." in output
-    assert finish(start(tmp_path))[0] == 0
-    check_nothing_lost_nothing_twice(tmp_path)
-
-
-def test_two_processes_do_not_work_on_one_folder(tmp_path: Path) -> None:
-    first = start(tmp_path, "--seconds=1")
-    started = time.monotonic()
-    while not (tmp_path / "executions").exists() and time.monotonic() - started < 60:
-        time.sleep(0.02)
-    code, output = finish(start(tmp_path))
-    assert code == 2
-    assert "has a process that works on it: wait for it, or use another folder." in " ".join(output.split())
-    first.kill()
-    finish(first)
     assert finish(start(tmp_path))[0] == 0
     check_nothing_lost_nothing_twice(tmp_path)
