@@ -18,6 +18,7 @@ from rich.progress import (
 )
 from rich.progress import Progress as Bars
 from rich.table import Table
+from rich.text import Text
 
 from dynops.ablation.leases import Leases
 from dynops.ablation.ledger import DesignPoint
@@ -39,10 +40,10 @@ class Progress:
         self._results: dict[str, list[float]] = {}
         self._failed: set[str] = set()
         self._diverged = 0
-        self._running = ""
+        self._running = self._now = ""
         self._console = Console()
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-        self._bars = _Bars(self._cells, *columns, TextColumn("left"), TimeRemainingColumn(), console=self._console)
+        self._bars = _Bars(self._above, *columns, TextColumn("left"), TimeRemainingColumn(), console=self._console)
         for record in self._tail.read():
             self._count(record)
         self._bar = self._bars.add_task(self._plan.name, total=self._total, completed=self.done)
@@ -77,28 +78,32 @@ class Progress:
             self._count(record)
             self._line(record)
         counts = {"running": len(self._leases), "failed": len(self._failed), "diverged": self._diverged}
-        said = [self._plan.name, *(f"{count} {what}" for what, count in counts.items() if count), self._running]
-        self._bars.update(self._bar, completed=self.done, description=", ".join(filter(None, said)))
+        said = [self._plan.name, *(f"{count} {what}" for what, count in counts.items() if count)]
+        self._bars.update(self._bar, completed=self.done, description=", ".join(said))
 
     def start(self, points: Sequence[DesignPoint]) -> None:
         """Show which points of a cell this process runs."""
         seeds = ", ".join(str(point.seed) for point in points)
         self._running = f"{cell_name(points[0].levels)} seed{'s' if len(points) > 1 else ''} {seeds}"
-        self._bars.update(self._bar, description=self._running)
+        self._now = self._running
+        self.refresh()
 
     def epoch(self, metrics: Mapping[str, float]) -> None:
         """Show how far the run of this process is."""
-        number = int(metrics["epoch"])
-        self._bars.update(self._bar, description=f"{self._running}, epoch {number}, loss {metrics['loss']:.3f}")
+        self._now = f"{self._running}, epoch {int(metrics['epoch'])}, loss {metrics['loss']:.3f}"
+        self.refresh()
 
     def wait(self, others: int) -> None:
         """Show that nothing is left but what others run."""
-        self._running = f"waiting for {others} run{'s' if others > 1 else ''} of other workers"
+        now = f"Waiting for {others} run{'s' if others > 1 else ''} of other workers."
+        if now != self._now:
+            self.say(now)
+        self._now = now
         self.refresh()
 
-    def _cells(self) -> list[RenderableType]:
-        """A table of the cells so far, the best first, where somebody looks on."""
-        if not (self._results and self._console.is_terminal):
+    def _above(self) -> list[RenderableType]:
+        """What stands above the bar, where somebody looks on: the best cells so far, and what this process does."""
+        if not self._console.is_terminal:
             return []
         best = sorted(self._results, key=lambda cell: fmean(self._results[cell]), reverse=self._plan.higher_is_better)
         table = Table("cell", "runs", f"mean {self._plan.outcome}", "best", box=SIMPLE_HEAD, padding=(0, 1))
@@ -108,7 +113,7 @@ class Progress:
             table.add_row(cell, str(len(results)), f"{fmean(results):.4f}", f"{top:.4f}")
         if len(best) > ROWS:
             table.add_row(f"and {len(best) - ROWS} more", "", "", "")
-        return [table]
+        return [*([table] if best else []), *([Text(self._now)] if self._now else [])]
 
     def _count(self, record: RunRecord) -> None:
         if record.accepted:

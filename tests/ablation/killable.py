@@ -7,14 +7,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dynops import Dynamic, Static, Window, zoo
-from dynops.ablation import Factor, Job, Study, leases, worker
+from dynops.ablation import Factor, Job, Study, Tuning, leases, worker
 from dynops.ablation.ledger import Ledger
 from dynops.cli import command
 from dynops.records import RunRecord
@@ -107,7 +107,15 @@ def note(folder: Path, what: str) -> None:
         file.write(what + "\n")
 
 
-def build(folder: Path, moment: str = "never", number: int = 0, seconds: float = 0.0, seeds: int = SEEDS) -> Study:
+def build(
+    folder: Path,
+    moment: str = "never",
+    number: int = 0,
+    seconds: float = 0.0,
+    seeds: int = SEEDS,
+    together: bool = False,
+    tuned: bool = False,
+) -> Study:
     """The study, in a process that dies at the moment."""
     leases.LEASE = 1.5  # none of these runs is silent for longer, unless it was stopped
     plant(moment, number)
@@ -123,14 +131,30 @@ def build(folder: Path, moment: str = "never", number: int = 0, seconds: float =
         note(folder, f"end {job.folder} {os.getpid()}")
         return record_of(job)
 
-    return make(run, seeds=range(seeds))
+    def run_together(jobs: Sequence[Job]) -> list[RunRecord]:
+        return [run(job) for job in jobs]
+
+    bias = Factor("bias", {"with": lambda o: replace(o, bias=True), "without": lambda o: replace(o, bias=False)})
+    return make(
+        run,
+        seeds=range(seeds),
+        run_together=run_together if together else None,
+        tuning=Tuning(factor=bias, held_out=lambda operator: operator, seeds=(99,)) if tuned else None,
+    )
 
 
 def main(
-    folder: Path, moment: str = "never", number: int = 0, seconds: float = 0.0, seeds: int = SEEDS, workers: int = 1
+    folder: Path,
+    moment: str = "never",
+    number: int = 0,
+    seconds: float = 0.0,
+    seeds: int = SEEDS,
+    together: bool = False,
+    tuned: bool = False,
+    workers: int = 1,
 ) -> None:
     """Run the study; die at the moment."""
-    again = partial(build, folder, moment, number, seconds, seeds)
+    again = partial(build, folder, moment, number, seconds, seeds, together, tuned)
     again().execute(folder, workers, again=again)
 
 
