@@ -175,11 +175,11 @@ def test_a_point_of_which_processes_die_is_given_up(tmp_path: Path, start: Start
 def test_two_coordinators_at_once(
     tmp_path: Path, start: Start, check_nothing_lost_nothing_twice: Check, executions: Executions
 ) -> None:
-    said = end(*(start(tmp_path, "--seconds=0.2", "--seeds=12", "--workers=2") for _ in range(2)))
-    check_nothing_lost_nothing_twice(tmp_path, 48)
+    said = end(*(start(tmp_path, "--seconds=0.2", "--seeds=6", "--workers=2") for _ in range(2)))
+    check_nothing_lost_nothing_twice(tmp_path, 24)
     assert set(executions(tmp_path, "start").values()) == {1}
     assert len(processes(tmp_path)) >= 2
-    assert all(" 48/48 " in each for each in said)
+    assert all(" 24/24 " in each for each in said)
 
 
 def test_a_coordinator_says_that_all_its_workers_died(tmp_path: Path, start: Start) -> None:
