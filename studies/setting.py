@@ -5,11 +5,13 @@ A study file states its question: a base, factors, hypotheses. `conduct` does th
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from dynops import Operator
 from dynops.ablation import Factor, Job, Study, Tuning, report
+from dynops.ablation.store import held
 from dynops.cli import show
 from dynops.data import Cifar10, Cifar100, Digits, FashionMnist, ImageData, Mnist
 from dynops.errors import SpecError
@@ -142,17 +144,59 @@ def recipe_for(
 
 def learning_rate(candidates: Sequence[float] = LEARNING_RATES) -> Tuning:
     """Return the tuning of each cell's learning rate, on training images that it does not learn."""
-
-    def level(rate: float) -> Callable[[Experiment], Experiment]:
-        return lambda experiment: replace(experiment, recipe=replace(experiment.recipe, learning_rate=rate))
-
-    def held_out(experiment: Experiment) -> Experiment:
-        assert isinstance(experiment.data, ImageData)
-        recipe = replace(experiment.recipe, evaluate_every=experiment.recipe.epochs)  # the last epoch is what counts
-        return replace(experiment, data=replace(experiment.data, evaluate="validation"), recipe=recipe)
-
-    factor = Factor("learning_rate", {f"{rate:g}": level(rate) for rate in candidates})
+    factor = Factor("learning_rate", {f"{rate:g}": partial(with_rate, rate=rate) for rate in candidates})
     return Tuning(factor=factor, held_out=held_out, seeds=TUNING_SEEDS)
+
+
+def with_rate(experiment: Experiment, rate: float) -> Experiment:
+    """Return an experiment with another learning rate."""
+    return replace(experiment, recipe=replace(experiment.recipe, learning_rate=rate))
+
+
+def held_out(experiment: Experiment) -> Experiment:
+    """Return an experiment that is evaluated on training images which it does not learn."""
+    assert isinstance(experiment.data, ImageData)
+    recipe = replace(experiment.recipe, evaluate_every=experiment.recipe.epochs)  # the last epoch is what counts
+    return replace(experiment, data=replace(experiment.data, evaluate="validation"), recipe=recipe)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Conditions:
+    """Under which an experiment is run on this machine."""
+
+    root: Path | None
+    accelerator: str
+    averaged: Sequence[str]
+
+    def run(self, job: Job) -> RunRecord:
+        """Train and evaluate one cell with one seed."""
+        assert isinstance(job.spec, Experiment)
+        return job.spec.run(
+            job.seed,
+            folder=job.folder,
+            root=self.root,
+            accelerator=self.accelerator,
+            averaged=self.averaged,
+            images=4 if job.first_block else 0,
+            on_epoch=job.on_epoch,
+        )
+
+    def run_together(self, jobs: Sequence[Job]) -> list[RunRecord]:
+        """Train and evaluate one cell with several seeds as one program."""
+        assert isinstance(jobs[0].spec, Experiment)
+        return jobs[0].spec.run_together(
+            [job.seed for job in jobs],
+            folder=jobs[0].folder.parent,
+            root=self.root,
+            accelerator=self.accelerator,
+            averaged=self.averaged,
+            images={job.seed: 4 for job in jobs if job.first_block},
+            on_epoch=jobs[0].on_epoch,
+        )
+
+    def match(self, cell: Experiment, base: Experiment, rule: str) -> Experiment:
+        """Bring a cell to what the base costs."""
+        return cell.matched(base, rule, root=self.root, accelerator=self.accelerator)
 
 
 def conduct(
@@ -174,6 +218,7 @@ def conduct(
     rate: float = RATE,
     budget: Literal["as_is", "parameters", "macs", "latency"] = "as_is",
     average: bool = False,
+    workers: int = 1,
 ) -> None:
     """Run a study and print its verdicts; started again, it goes on where it was.
 
@@ -194,58 +239,32 @@ def conduct(
             times are those of the program divided by the number of seeds.
         compile: let torch compile the training step of each cell, with CUDA graphs on a GPU.
         tune: choose each cell's learning rate before the comparison, each of four with four seeds, on training images
-            that are held out; else all have 0.01.
+            that are held out; else all have the `rate`.
+        rate: learning rate of all cells that are not tuned.
         budget: `as_is`, or bring each cell's width to where it costs as much as the base: its `parameters`, its `macs`,
             or the `latency` of a training step.
         average: evaluate each network again with its kernels averaged over h, w and over b, h, w.
+        workers: how many processes share the study, each with its share of the cores or, in turn, a GPU. The same
+            command, started again on this or another machine that sees the folder, joins in as well.
     """
-    averaged = ("h w", "b h w") if average else ()
     images = chosen(data, fraction, root=root, download=download)
-    recipe = recipe_for(images, epochs, rate=rate, compile=compile)
-
-    def run(job: Job) -> RunRecord:
-        assert isinstance(job.spec, Experiment)
-        return job.spec.run(
-            job.seed,
-            folder=job.folder,
-            root=root,
-            accelerator=accelerator,
-            averaged=averaged,
-            images=4 if job.first_block else 0,
-            on_epoch=job.on_epoch,
-        )
-
-    def run_together(jobs: Sequence[Job]) -> list[RunRecord]:
-        assert isinstance(jobs[0].spec, Experiment)
-        return jobs[0].spec.run_together(
-            [job.seed for job in jobs],
-            folder=jobs[0].folder.parent,
-            root=root,
-            accelerator=accelerator,
-            averaged=averaged,
-            images={job.seed: 4 for job in jobs if job.first_block},
-            on_epoch=jobs[0].on_epoch,
-        )
-
-    def match(cell: Experiment, base: Experiment, rule: str) -> Experiment:
-        return cell.matched(base, rule, root=root, accelerator=accelerator)
-
-    made = study(
-        Setting(
-            data=images,
-            recipe=recipe,
-            seeds=range(first_seed, first_seed + seeds),
-            fraction=fraction,
-            run=run,
-            run_together=run_together if batch_seeds else None,
-            budget=budget,
-            match=match,
-            tuning=learning_rate() if tune else None,
-        )
+    conditions = Conditions(root=root, accelerator=accelerator, averaged=("h w", "b h w") if average else ())
+    setting = Setting(
+        data=images,
+        recipe=recipe_for(images, epochs, rate=rate, compile=compile),
+        seeds=range(first_seed, first_seed + seeds),
+        fraction=fraction,
+        run=conditions.run,
+        run_together=conditions.run_together if batch_seeds else None,
+        budget=budget,
+        match=conditions.match,
+        tuning=learning_rate() if tune else None,
     )
+    made = study(setting)
     for cell in made.cells():
         cell.check(0, root=root, accelerator=accelerator)
     matched = "" if budget == "as_is" else f"-equal_{budget}"
     place = folder or Path("runs") / f"{name}-{data}{'' if fraction is None else f'-{fraction:g}'}{matched}"
-    made.execute(place)
-    show(report(place))
+    made.execute(place, workers, again=partial(study, setting))
+    with held(place, wait=True):  # others may have worked on it, and now report as well
+        show(report(place))

@@ -1,5 +1,7 @@
 """A study's folder between two calls: results on disk, and the plan and records that say the same."""
 
+import os
+import platform
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,12 +15,25 @@ from dynops.records import RunRecord, cell_name, write_atomically
 RESULT = "result.json"
 
 
-def keep_results(folder: Path, records: list[RunRecord]) -> None:
-    """Put results on disk, where they count from then on."""
-    for record in records:
-        if record.accepted:
-            place = run_folder(folder, DesignPoint(levels=dict(record.levels), seed=record.seed))
-            write_atomically(place / RESULT, record.to_json() + "\n")
+def keep_result(folder: Path, record: RunRecord) -> bool:
+    """Put a result on disk, where it counts from then on; return False, and leave all as it is, where there is one.
+
+    To be called under the folder's lock.
+    """
+    place = run_folder(folder, DesignPoint(levels=dict(record.levels), seed=record.seed)) / RESULT
+    waiting = place.with_name(f"{RESULT}.{platform.node()}.{os.getpid()}")
+    write_atomically(waiting, record.to_json() + "\n")
+    try:
+        os.link(waiting, place)  # the one call that can't replace a file, should the lock ever fail
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links
+        if place.exists():
+            return False
+        os.replace(waiting, place)
+    finally:
+        waiting.unlink(missing_ok=True)
+    return True
 
 
 def run_folder(folder: Path, point: DesignPoint) -> Path:
@@ -26,29 +41,38 @@ def run_folder(folder: Path, point: DesignPoint) -> Path:
     return folder / "runs" / cell_name(point.levels) / f"seed={point.seed}"
 
 
-def reconcile(folder: Path, plan: Plan) -> tuple[Plan, list[RunRecord]]:
-    """Bring `records.jsonl` up to the results on disk, one accepted record a point; return its plan and records."""
+def reconcile(folder: Path, plan: Plan | None = None) -> tuple[Plan, list[RunRecord]]:
+    """Bring `records.jsonl` up to the results on disk, one accepted record a point; return its plan and records.
+
+    To be called under the folder's lock.
+
+    Args:
+        folder: of the study.
+        plan: with which the study starts or goes on; by default the one that is there.
+    Raises:
+        StudyError: the folder holds another study, or a result that is torn or not of its place.
+    """
+    before: Plan | None = None
     stored: list[RunRecord] = []
-    if (folder / RECORDS).exists():
+    if plan is None or (folder / RECORDS).exists():
         before, stored = read_study(folder)
-        plan = _continued(folder, before, plan)
+        plan = before if plan is None else _continued(folder, before, plan)
     elif (folder / "runs").exists():
         raise StudyError(f"{folder} has runs but no {RECORDS}: restore that file, or use another folder.")
-    accepted: dict[str, RunRecord] = {}
-    failures = []
+    accepted: set[str] = set()
+    records = []
     for record in stored:
-        if record.accepted:
-            accepted.setdefault(record.point, record)
-        else:
-            failures.append(record)
+        if record.point not in accepted:
+            records.append(record)
+            accepted |= {record.point} if record.accepted else set()
     for point in design(plan):
         result = run_folder(folder, point) / RESULT
         if point.id not in accepted and result.exists():
-            accepted[point.id] = _read_result(result, point)
-    records = [*failures, *accepted.values()]
+            records.append(_read_result(result, point))
     if not records and (plan.registration is None or plan.changes()):
         plan = _registered(plan)  # nobody has seen a result
-    write_study(folder, plan, records)
+    if (plan, records) != (before, stored):
+        write_study(folder, plan, records)
     return plan, records
 
 

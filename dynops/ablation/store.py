@@ -31,17 +31,26 @@ def read_study(path: Path) -> tuple[Plan, list[RunRecord]]:
 
 def read_planned(path: Path, kind: type[P], what: str) -> tuple[P, list[RunRecord]]:
     """Read a plan of some kind and its records; arguments and errors as in `read_study`."""
-    file = path / RECORDS if path.is_dir() else path
+    plan = read_plan(path, kind, what)
+    return plan, read_records(_file(path), skip=1)
+
+
+def read_plan(path: Path, kind: type[P], what: str) -> P:
+    """Read a plan of some kind alone; arguments and errors as in `read_study`."""
+    file = _file(path)
     if not file.is_file():
         raise StudyError(f"{path} has no {RECORDS}: must be the folder of a {what}. Start the {what} there first.")
     try:
-        plan = kind.from_plain(_first_line(file)["plan"])
+        return kind.from_plain(_first_line(file)["plan"])
     except (ValueError, KeyError, TypeError, SpecError) as error:
         raise StudyError(
             f"{file} has a first line that is no plan of a {what} ({error}): must be made by this version of dynops. "
             "Use another folder, or the version that made it."
         ) from error
-    return plan, read_records(file, skip=1)
+
+
+def _file(path: Path) -> Path:
+    return path / RECORDS if path.is_dir() else path
 
 
 def holds(path: Path, kind: type[Spec]) -> bool:
@@ -58,17 +67,45 @@ def write_study(path: Path, plan: Spec, records: Iterable[RunRecord]) -> None:
     write_atomically(path / RECORDS, "\n".join(lines) + "\n")
 
 
-def held(folder: Path) -> AbstractContextManager[object]:
+def held(folder: Path, *, wait: bool = False) -> AbstractContextManager[object]:
     """Make a folder if it is missing, and hold it for this process alone while a `with` lasts.
 
+    Args:
+        folder: of a study or a search.
+        wait: whether to wait until the process that holds it lets go.
     Raises:
-        StudyError: another process works on it.
+        StudyError: another process works on it, and this one does not wait.
     """
     folder.mkdir(parents=True, exist_ok=True)
     try:
-        return FileLock(folder / "lock").acquire(timeout=0)
+        return FileLock(folder.resolve() / "lock").acquire(timeout=-1 if wait else 0)
     except Timeout:
         raise StudyError(f"{folder} has a process that works on it: wait for it, or use another folder.") from None
+
+
+class Tail:
+    """The end of a study's records, read while others write it; records only ever come behind those that are there."""
+
+    def __init__(self, folder: Path) -> None:
+        """Start before the first record."""
+        self._file = folder / RECORDS
+        self._plan = b""
+        self._at = 0
+        self._read = 0
+
+    def read(self) -> list[RunRecord]:
+        """Return the records that have come since the last call."""
+        with open(self._file, "rb") as file:
+            plan = file.readline()
+            passed = 0
+            if plan != self._plan:  # the file was written anew, with another plan
+                self._plan, self._at, passed = plan, len(plan), self._read
+            file.seek(self._at)
+            lines = file.read().split(b"\n")[:-1]
+        self._at += sum(len(line) + 1 for line in lines)
+        found = [RunRecord.from_json(line) for line in lines[passed:]]
+        self._read += len(found)
+        return found
 
 
 def _first_line(file: Path) -> dict[str, dict[str, object]]:

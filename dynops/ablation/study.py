@@ -3,22 +3,27 @@
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from dynops.ablation.claims import Contrast, Difference, Hypothesis
 from dynops.ablation.designs import Design, FullFactorial
 from dynops.ablation.factor import Factor
-from dynops.ablation.ledger import DesignPoint, Ledger
+from dynops.ablation.ledger import DesignPoint
 from dynops.ablation.listing import check
-from dynops.ablation.plan import Plan
+from dynops.ablation.plan import Plan, Tuned
 from dynops.ablation.progress import Progress
-from dynops.ablation.reporting.tensorboard import write_run
-from dynops.ablation.resume import keep_results, reconcile, run_folder
+from dynops.ablation.resume import reconcile, run_folder
 from dynops.ablation.store import RECORDS, held, read_study
 from dynops.ablation.tuning import FOLDER, Tuning, check_tuning
+from dynops.ablation.worker import Worker
+from dynops.ablation.workers import share
 from dynops.errors import RecordError, SpecError
-from dynops.records import RunRecord, append_record
+from dynops.records import RunRecord
 from dynops.specs import Spec
 
 
@@ -140,7 +145,7 @@ class Study:
         measured = tuple(spec.to_json() for spec in made) if self.budget == "latency" else ()
         return replace(plan, cells=tuple(spec.fingerprint() for spec in made), measured=measured)
 
-    def execute(self, folder: Path) -> list[RunRecord]:
+    def execute(self, folder: Path, workers: int = 1, *, again: "Callable[[], Study] | None" = None) -> list[RunRecord]:
         """Run every point that has no result yet, and return all records.
 
         Points are run block after block, or cell after cell where a cell's seeds are run together. A run's result is
@@ -149,19 +154,44 @@ class Study:
         folder `tuning`. The hypotheses are registered before the first run, with a hash, in the records and in Optuna's
         storage.
 
+        Any number of processes, on any machines that see the folder, may call this at once, and share the work; each
+        returns when all is done. What a process that died was running is run again by another one.
+
         Args:
             folder: of this study alone; made where it is missing.
+            workers: how many processes share the study on this machine, each on its share of the cores or on a GPU; 1
+                is this process itself.
+            again: makes this study in another process: a function of a module, or a `functools.partial` of one. Needed
+                with several workers where the study's own functions are lambdas or closures, which can't be sent there.
         Raises:
-            StudyError: the folder holds another study or another version of this one, or a process works on it.
+            StudyError: the folder holds another study or another version of this one, or all workers died.
+            SpecError: there are less than one worker, or the study can't be sent to another process.
         """
+        if workers == 1:
+            return self.work(folder, since=datetime.now())
+        return share(folder, workers, again or partial(replace, self))
+
+    def work(self, folder: Path, *, since: datetime) -> list[RunRecord]:
+        """Be one worker: as `execute`, but only points that failed before a moment are tried again."""
+        plan = self._stated(folder)
+        if self.tuning is not None and plan.tuned is None:
+            plan = self._tuned(folder, plan, self.tuning, since)
+        whole_cells = self.run_together is not None
+        return Worker(folder, plan, whole_cells=whole_cells, since=since).work(partial(self._records, folder))
+
+    def _stated(self, folder: Path) -> Plan:
+        """Return the plan with which the study starts or goes on; what it states is then on disk."""
         self._recall(folder)
-        plan = self.plan()
-        with held(folder):
-            if self.tuning is not None:
-                if not (folder / RECORDS).exists():
-                    reconcile(folder, plan)  # what is stated is written before what is tuned
-                plan = self._tuned(folder, plan, self.tuning)
-            return self._compare(folder, plan)
+        self.plan()  # measures and checks, before anything is made
+        with held(folder, wait=True):
+            self._recall(folder)  # another process may have measured meanwhile
+            plan = self.plan()
+            if not (folder / RECORDS).exists():
+                return reconcile(folder, plan)[0]
+            before, _ = read_study(folder)
+            if self.tuning is not None and self.tuning.gave(before.tuned):
+                plan = self._with(plan, before.tuned)
+            return plan
 
     def _recall(self, folder: Path) -> None:
         """Take the cells that were found by timing from a study that goes on."""
@@ -170,8 +200,8 @@ class Study:
             for levels, text in zip(before.cell_levels(), before.measured, strict=False):
                 self._made[tuple(levels.values())] = Spec.from_json(text)
 
-    def _tuned(self, folder: Path, plan: Plan, tuning: Tuning) -> Plan:
-        """Tune each cell, and return the plan with what it was tuned to."""
+    def _tuned(self, folder: Path, plan: Plan, tuning: Tuning, since: datetime) -> Plan:
+        """Tune each cell, with all who work on the study, and return the plan with what it was tuned to."""
         search = replace(
             self,
             name=f"{self.name}-tuning",
@@ -187,8 +217,15 @@ class Study:
         for levels in plan.cell_levels():
             for name, level in tuning.levels().levels.items():
                 search._made[*levels.values(), name] = level(self.cell(levels))  # as wide as in the comparison
-        records = search.execute(folder / FOLDER)
-        plan = replace(plan, tuned=tuning.tuned(plan, records))
+        records = search.work(folder / FOLDER, since=since)
+        with held(folder, wait=True):
+            before, _ = read_study(folder)
+            found = before.tuned if tuning.gave(before.tuned) else tuning.tuned(plan, records)
+            return reconcile(folder, self._with(plan, found))[0]
+
+    def _with(self, plan: Plan, tuned: Tuned | None) -> Plan:
+        """The plan of the comparison, once it is known what each cell was tuned to."""
+        plan = replace(plan, tuned=tuned)
         return replace(plan, cells=tuple(self._run_in(levels, plan).fingerprint() for levels in plan.cell_levels()))
 
     def _run_in(self, levels: Mapping[str, str], plan: Plan) -> Spec:
@@ -198,32 +235,19 @@ class Study:
             return spec
         return self.tuning.factor.levels[plan.tuned.chosen[plan.cell_levels().index(dict(levels))]](spec)
 
-    def _compare(self, folder: Path, plan: Plan) -> list[RunRecord]:
-        """Run what the plan still lacks, under the folder's lock."""
-        plan, records = reconcile(folder, plan)
-        ledger = Ledger(folder, plan)
-        ledger.follow(record for record in records if record.accepted)
-        with Progress(plan, records) as progress:
-            while taken := ledger.take(whole_cells=self.run_together is not None):
-                points = [point for point, _ in taken]
-                progress.start(points)
-                found = self._attempt([self._job(point, folder, plan, progress) for point in points])
-                made = [self._checked(point, each) for point, each in zip(points, found, strict=True)]
-                keep_results(folder, made)
-                for record, (_, trial) in zip(made, taken, strict=True):
-                    _enter(record, trial, folder, plan, ledger)
-                    progress.finish(record)
-                records += made
-        return records
-
-    def _job(self, point: DesignPoint, folder: Path, plan: Plan, progress: Progress) -> Job:
-        return Job(
-            spec=self._run_in(point.levels, plan),
-            seed=point.seed,
-            folder=run_folder(folder, point),
-            first_block=point.seed == plan.seeds[0],
-            on_epoch=progress.epoch,
-        )
+    def _records(self, folder: Path, points: Sequence[DesignPoint], plan: Plan, progress: Progress) -> list[RunRecord]:
+        """Run points of one cell, and return the record of each."""
+        jobs = [
+            Job(
+                spec=self._run_in(point.levels, plan),
+                seed=point.seed,
+                folder=run_folder(folder, point),
+                first_block=point.seed == plan.seeds[0],
+                on_epoch=progress.epoch,
+            )
+            for point in points
+        ]
+        return [self._checked(point, each) for point, each in zip(points, self._attempt(jobs), strict=True)]
 
     def _attempt(self, jobs: list[Job]) -> Sequence[RunRecord | str]:
         """Run jobs of one cell; return their records, or the traceback of their failure for each."""
@@ -235,8 +259,8 @@ class Study:
             if came != asked:
                 raise RecordError(f"records has seeds {came}, jobs has {asked}: must be one record a job, in order.")
             return records
-        except Exception:  # any failure of a run is recorded with its traceback, and the study goes on
-            return [traceback.format_exc()] * len(jobs)
+        except Exception as error:  # any failure of a run is recorded with its traceback, and the study goes on
+            return [_reason(error)] * len(jobs)
 
     def _checked(self, point: DesignPoint, found: RunRecord | str) -> RunRecord:
         """File a record under its point; a failed one, where a run failed or lacks the outcome."""
@@ -250,11 +274,12 @@ class Study:
         return RunRecord(levels=point.levels, seed=point.seed, status="failed", reason=found)
 
 
-def _enter(record: RunRecord, trial: int, folder: Path, plan: Plan, ledger: Ledger) -> None:
-    """Enter a record whose result is on disk into the ledger, the records and TensorBoard."""
-    if record.accepted:
-        ledger.complete(trial, record)
-    else:
-        ledger.fail(trial)
-    append_record(folder / RECORDS, record)
-    write_run(folder / "tensorboard", plan, record)
+def _reason(error: Exception) -> str:
+    """Why a run failed: its traceback, and in plain words that there was no memory left."""
+    trace = "".join(traceback.format_exception(error))
+    short = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    return (
+        f"{trace}Out of memory: run this cell on a larger device, with fewer workers or with smaller batches."
+        if short
+        else trace
+    )

@@ -34,6 +34,10 @@ class Tuning:
         """Return the candidates as levels that also hold data out."""
         return Factor(self.factor.name, {name: self._held_out(level) for name, level in self.factor.levels.items()})
 
+    def gave(self, tuned: Tuned | None) -> bool:
+        """Whether what cells were tuned to comes from these candidates and seeds."""
+        return tuned is not None and (tuned.factor, tuned.seeds) == (self.factor.plan(), tuple(self.seeds))
+
     def tuned(self, plan: Plan, records: Sequence[RunRecord]) -> Tuned:
         """Return the best candidate of each cell.
 

@@ -1,5 +1,6 @@
 """Checkpoints: a run that was cut off goes on from its last one, at the start of an epoch."""
 
+import os
 import pickle
 import time
 import warnings
@@ -47,7 +48,7 @@ class Checkpoint(L.Callback):
         checkpoint["made"] = self.made
 
     def _save(self, trainer: L.Trainer) -> None:
-        temporary = self.path.with_suffix(".tmp")
+        temporary = self.path.with_suffix(f".{os.getpid()}.tmp")  # a process that was taken for dead may write as well
         trainer.save_checkpoint(temporary)
         if trainer.is_global_zero:
             temporary.replace(self.path)

@@ -1,13 +1,119 @@
 """What the tests of the ablation layer share."""
 
-from collections.abc import Callable
+import multiprocessing
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
+import optuna
 import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
+from dynops.ablation import read_study
 from dynops.records import RunRecord
 
 Table = dict[str, dict[int, float]]
+PROGRAM = Path(__file__).with_name("killable.py")
+PATIENCE = 120.0
+SCRIPT = """
+import os, runpy, sys
+log = os.open({log!r}, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+os.dup2(log, 1)
+os.dup2(log, 2)
+sys.argv = {argv!r}
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
+
+
+class Started:
+    """`python killable.py FOLDER ...` in a process of its own, without the seconds that its imports take."""
+
+    def __init__(self, folder: Path, *arguments: str) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["dynops.cli"])
+        self.folder = folder
+        self.log = folder.with_name(f"{folder.name}-{time.monotonic_ns()}.log")
+        script = SCRIPT.format(log=str(self.log), argv=[str(PROGRAM), str(folder), *arguments])
+        self.process = context.Process(target=exec, args=(script,))
+        self.process.start()
+
+    def send(self, number: signal.Signals) -> None:
+        assert self.process.pid is not None
+        os.kill(self.process.pid, number)
+
+    def runs(self, number: int = 1) -> None:
+        """Wait until it has started so many runs."""
+        began = time.monotonic()
+        while not _started(self.folder, self.process.pid) >= number:
+            assert self.process.is_alive(), self.log.read_text()
+            assert time.monotonic() - began < PATIENCE
+            time.sleep(0.01)
+
+    def finish(self) -> tuple[int | None, str]:
+        """Wait for its end, and return status and output."""
+        self.process.join(PATIENCE)
+        return self.process.exitcode, self.log.read_text()
+
+
+def _started(folder: Path, process: int | None) -> int:
+    path = folder / "executions"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return sum(line.startswith("start ") and line.endswith(f" {process}") for line in lines)
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Started]]:
+    """Start a study that can be killed; what is left of it at the test's end is killed."""
+    started = []
+
+    def begin(folder: Path, *arguments: str) -> Started:
+        started.append(Started(folder, *arguments))
+        return started[-1]
+
+    yield begin
+    for each in started:
+        each.process.kill()
+        each.process.join()
+
+
+@pytest.fixture(scope="session")
+def check_nothing_lost_nothing_twice() -> Callable[[Path, int], None]:
+    """Check that a study has one accepted record a point, and that its ledger says the same."""
+
+    def check(folder: Path, expected: int) -> None:
+        plan, records = read_study(folder)
+        points = Counter(record.point for record in records if record.accepted)
+        assert len(points) == expected
+        assert set(points.values()) == {1}
+        journal = str(folder / "journal.log")
+        storage = JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
+        trials = optuna.load_study(study_name=plan.name, storage=storage).trials
+        completed = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
+        assert sorted(trial.user_attrs["point"] for trial in completed) == sorted(points)
+        assert all(trial.state.is_finished() for trial in trials)
+        values = {record.point: record.metrics["accuracy"] for record in records}
+        for trial in completed:
+            assert trial.value == values[trial.user_attrs["point"]]
+            assert set(trial.params) == {factor.name for factor in plan.factors}
+        assert not [path for path in (folder / "leases").iterdir() if path.name.isdigit()]
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def executions() -> Callable[[Path, str], Counter[str]]:
+    """Count how often each run started, or ended."""
+
+    def count(folder: Path, what: str) -> Counter[str]:
+        lines = (folder / "executions").read_text().splitlines()
+        return Counter(line.split(" ")[1] for line in lines if line.startswith(what))
+
+    return count
 
 
 @pytest.fixture(scope="session")

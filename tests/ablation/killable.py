@@ -7,13 +7,14 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from dynops import Dynamic, Static, Window, zoo
-from dynops.ablation import Factor, Job, Study, study
+from dynops.ablation import Factor, Job, Study, Tuning, leases, worker
 from dynops.ablation.ledger import Ledger
 from dynops.cli import command
 from dynops.records import RunRecord
@@ -87,35 +88,74 @@ def tear_journal(ledger: Ledger, number: int, record: RunRecord) -> None:
 def plant(moment: str, number: int) -> None:
     """Make the process die at a moment of its run of that number."""
     if moment == "between result and ledger":
-        Ledger.complete = before_call(number, Ledger.complete, die)
+        Ledger.end = before_call(number, Ledger.end, die)
     elif moment == "between ledger and records":
-        study.append_record = before_call(number, study.append_record, die)
+        worker.append_record = before_call(number, worker.append_record, die)
     elif moment == "while a record is written":
-        study.append_record = before_call(number, study.append_record, tear)
+        worker.append_record = before_call(number, worker.append_record, tear)
     elif moment == "while the journal is written":
-        Ledger.complete = before_call(number, Ledger.complete, tear_journal)
+        Ledger.end = before_call(number, Ledger.end, tear_journal)
     elif moment == "while a point is taken":
-        Ledger.take = before_call(number, Ledger.take, die)
+        Ledger._start = before_call(number, Ledger._start, die)
+    elif moment == "between records and TensorBoard":
+        worker.write_run = before_call(number, worker.write_run, die)
 
 
-def main(folder: Path, moment: str = "never", number: int = 0, seconds: float = 0.0) -> None:
-    """Run the study; die at the moment."""
+def note(folder: Path, what: str) -> None:
+    """Add a line to the executions in one piece."""
+    with open(folder / "executions", "a") as file:
+        file.write(what + "\n")
+
+
+def build(
+    folder: Path,
+    moment: str = "never",
+    number: int = 0,
+    seconds: float = 0.0,
+    seeds: int = SEEDS,
+    together: bool = False,
+    tuned: bool = False,
+) -> Study:
+    """The study, in a process that dies at the moment."""
+    leases.LEASE = 1.5  # none of these runs is silent for longer, unless it was stopped
     plant(moment, number)
     runs = 0
 
     def run(job: Job) -> RunRecord:
         nonlocal runs
         runs += 1
-        with open(folder / "executions", "a") as file:
-            file.write(f"start {job.folder}\n")
+        note(folder, f"start {job.folder} {os.getpid()}")
         time.sleep(seconds)
         if moment == "in the middle of a run" and runs == number:
             die()
-        with open(folder / "executions", "a") as file:
-            file.write(f"end {job.folder}\n")
+        note(folder, f"end {job.folder} {os.getpid()}")
         return record_of(job)
 
-    make(run).execute(folder)
+    def run_together(jobs: Sequence[Job]) -> list[RunRecord]:
+        return [run(job) for job in jobs]
+
+    bias = Factor("bias", {"with": lambda o: replace(o, bias=True), "without": lambda o: replace(o, bias=False)})
+    return make(
+        run,
+        seeds=range(seeds),
+        run_together=run_together if together else None,
+        tuning=Tuning(factor=bias, held_out=lambda operator: operator, seeds=(99,)) if tuned else None,
+    )
+
+
+def main(
+    folder: Path,
+    moment: str = "never",
+    number: int = 0,
+    seconds: float = 0.0,
+    seeds: int = SEEDS,
+    together: bool = False,
+    tuned: bool = False,
+    workers: int = 1,
+) -> None:
+    """Run the study; die at the moment."""
+    again = partial(build, folder, moment, number, seconds, seeds, together, tuned)
+    again().execute(folder, workers, again=again)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from dynops.ablation import Job, Study, read_study, resume, study
+from dynops.ablation import Job, Study, read_study, resume, worker
+from dynops.ablation.ledger import Ledger
 from dynops.records import RunRecord
 
 CELLS = ["static,small", "static,large", "pixel,small", "pixel,large"]
@@ -154,11 +155,11 @@ def kill_before(patched: pytest.MonkeyPatch, step: str, number: int) -> None:
     def kill(*arguments: Any) -> None:
         raise Killed
 
-    module = resume if step == "write_atomically" else study
-    patched.setattr(module, step, killable.before_call(number, getattr(module, step), kill))
+    place: Any = {"write_atomically": resume, "end": Ledger}.get(step, worker)
+    patched.setattr(place, step, killable.before_call(number, getattr(place, step), kill))
 
 
-@pytest.mark.parametrize("step", ["_enter", "append_record", "write_run"])
+@pytest.mark.parametrize("step", ["end", "append_record", "write_run"])
 def test_results_of_a_cell_count_wherever_the_process_ends_after_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:

@@ -1,8 +1,10 @@
 """Every study file: its cells build, its hypotheses fit, and it runs small to a report."""
 
 import importlib
+import pickle
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from dynops.nets import ResidualNetwork
 from dynops.records import RunRecord
 from dynops.training import Recipe
 from studies import position
-from studies.setting import Setting, learning_rate, network
+from studies.setting import Conditions, Setting, learning_rate, network
 
 NAMES = (
     "which_part",
@@ -52,6 +54,15 @@ def test_all_cells_build_and_differ(name: str, data: str) -> None:
     for cell in cells:
         with torch.device("meta"):
             cell.network.build(shape, 10)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_worker_makes_the_same_study_anew(name: str) -> None:
+    """Studies are of lambdas, which can't be sent to another process; what makes them can."""
+    conditions = Conditions(root=None, accelerator="cpu", averaged=())
+    setting = replace(SETTINGS["digits"], run=conditions.run, match=conditions.match, tuning=learning_rate())
+    sent = pickle.loads(pickle.dumps(partial(importlib.import_module(f"studies.{name}").study, setting)))
+    assert sent().plan() == replace(made(name), tuning=learning_rate()).plan()
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -32,6 +32,8 @@ from dynops.records import RunRecord
 
 SERVER = "http://localhost:6006"
 ROOT = "regexInput=%5E%5C.%24"
+
+
 def report_document(
     plan: Plan, records: Sequence[RunRecord], effects: Effects, figures: Mapping[str, Picture]
 ) -> Document:
