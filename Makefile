@@ -15,7 +15,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 study: $(READY)
-	$(BIN)/python -m studies.which_part
+	$(BIN)/python -m studies.which_part --workers 2
 	@echo 'make tensorboard starts TensorBoard on this study.'
 
 gpu: $(READY)

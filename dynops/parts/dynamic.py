@@ -248,9 +248,12 @@ class DynamicKernel(Reduced, KernelModule):
         hidden = self.reduced(context, given)
         if offsets is not None or not self._is_whole(hidden, value, window) or not generated_by(hidden, value, window):
             return local_sum(self.spanned(hidden), value, window, offsets=offsets)
+        weight, bias = self.span.weight, self.span.bias  # which may be no parameters, under torch.func
+        assert isinstance(weight, Tensor)
+        assert isinstance(bias, Tensor)
         weight, bias = (
             rearrange(each, f"({self.span_axes}) ... -> g (o i k) ...", **self.axes)
-            for each in (self.span.get_parameter("weight").flatten(1), self.span.get_parameter("bias"))
+            for each in (weight.flatten(1), bias)
         )
         return generated_sum(hidden, weight, bias, value.squeeze(2), window).unsqueeze(2)
 

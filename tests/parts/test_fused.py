@@ -57,3 +57,11 @@ def test_other_kernels_are_made_in_memory(operator: Operator, monkeypatch: pytes
     monkeypatch.setattr(dynamic, "generated_sum", None)
     x = torch.randn(2, 16, 4, 5)
     assert operator.build(16)(x).shape == x.shape
+
+
+def test_weights_that_are_no_parameters_generate_kernels_where_they_are_needed() -> None:
+    layer = INVOLUTION.build(16)
+    x = torch.randn(2, 16, 4, 5)
+    weights = {name: each.detach().clone() for name, each in layer.named_parameters()}
+    with use_backend("native"):
+        torch.testing.assert_close(torch.func.functional_call(layer, weights, (x,)), layer(x))

@@ -34,7 +34,7 @@ def outcomes(folder: Path) -> dict[str, float]:
 
 
 def test_the_study_ends_in_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    which_part.main(seeds=1, epochs=1, fraction=0.1, folder=tmp_path)
+    which_part.main(seeds=1, epochs=1, fraction=0.1, folder=tmp_path, tune=False)
     text = (tmp_path / "report.md").read_text()
     assert "H1 is undecided" in text
     assert "H2 is undecided" in text
