@@ -1,7 +1,8 @@
 """The command line: a thin face over the layers below."""
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -9,18 +10,22 @@ from jsonargparse import auto_cli
 from rich.console import Console
 from rich.text import Text
 
-from dynops.ablation import Report, SearchPlan, SearchReport, report, search_report
+from dynops.ablation import Report, SearchPlan, SearchReport, join, report, search_report
 from dynops.ablation.reporting.planning import needed_seeds
 from dynops.ablation.store import holds
 from dynops.cards import card, family, find, markdown, network_card, rows, table
 from dynops.errors import DynopsError, SpecError
 from dynops.nets.named import NAMED, named
 
+BARE = ("--help", "--print_config", "--print-config")
+"""Options that have no value."""
+
 
 def command(functions: Callable[..., None] | dict[str, Any], description: str, args: list[str] | None = None) -> None:
     """Run functions as commands, their arguments as options; an error about the input ends with its message alone.
 
-    Names of options may have `-` for `_`. Exit status: 0; 2 after an error about the input; 130 after Ctrl-C.
+    Names of options may have `-` for `_`, and one without a value is true. Exit status: 0; 2 after an error about the
+    input; 130 after Ctrl-C.
 
     Args:
         functions: one function, or functions by the name of their command.
@@ -29,7 +34,7 @@ def command(functions: Callable[..., None] | dict[str, Any], description: str, a
     """
     try:
         words = sys.argv[1:] if args is None else args
-        auto_cli(functions, [_spelled(word) for word in words], description=description)
+        auto_cli(functions, _spelled(words), description=description)
     except DynopsError as error:
         Console(stderr=True).print(f"Error: {error}", style="red", markup=False, highlight=False)
         sys.exit(2)
@@ -37,10 +42,17 @@ def command(functions: Callable[..., None] | dict[str, Any], description: str, a
         sys.exit(130)
 
 
-def _spelled(word: str) -> str:
-    """Return an option as it is defined: `--batch-seeds=true` is `--batch_seeds=true`."""
-    name, equals, value = word.partition("=")
-    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
+def _spelled(words: Sequence[str]) -> list[str]:
+    """Return options as they are defined: `--retry-failed`, with no value after it, is `--retry_failed=true`."""
+    found = []
+    for word, following in zip_longest(words, words[1:], fillvalue="--"):
+        name, equals, value = word.partition("=")
+        if word.startswith("--"):
+            bare = not equals and following.startswith("--") and name not in BARE
+            found.append(name[:2] + name[2:].replace("-", "_") + ("=true" if bare else equals + value))
+        else:
+            found.append(word)
+    return found
 
 
 def show(made: Report) -> None:
@@ -90,6 +102,18 @@ def seeds_command(folder: Path, effect: float = 0.01) -> None:
     console = Console(highlight=False)
     console.print(table.to_terminal(*table.columns))
     console.print(table.note, markup=False)
+
+
+def worker_command(folder: Path, storage: str | None = None, retry_failed: bool = False) -> None:
+    """Be one more worker on a study that somebody started, on this or another machine, until all of it is done.
+
+    Args:
+        folder: of the study, which all its workers see; with a database, this machine's own one of the same name.
+        storage: the study's database, `postgresql://user@host/database`; the folder notes it, once it was given.
+        retry_failed: run the points that failed again, and nothing else.
+    """
+    sys.path.insert(0, str(Path.cwd()))  # as `python -m` does: a study is a module
+    join(folder, storage, retry_failed=retry_failed)
 
 
 def zoo_command(
@@ -168,5 +192,11 @@ def _print(text: str) -> None:
 
 def main() -> None:
     """Run `dynops`."""
-    commands = {"zoo": zoo_command, "card": card_command, "report": report_command, "seeds": seeds_command}
+    commands = {
+        "zoo": zoo_command,
+        "card": card_command,
+        "report": report_command,
+        "seeds": seeds_command,
+        "worker": worker_command,
+    }
     command(commands, "Local operators in parts, and ablations one can trust.")

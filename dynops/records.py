@@ -3,7 +3,7 @@
 import json
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, get_args
@@ -140,11 +140,16 @@ def read_records(path: Path, *, skip: int = 0) -> list[RunRecord]:
 
 def append_record(path: Path, record: RunRecord) -> None:
     """Add a record at the end of a file, in the place of a torn last line, and wait for the disk."""
+    append_lines(path, [record.to_json()])
+
+
+def append_lines(path: Path, lines: Iterable[str]) -> None:
+    """Add lines at the end of a file, in the place of a torn last line, and wait for the disk."""
     with open(path, "ab+") as file:
         if file.tell() and not _ends_whole(file):
             file.seek(0)
             file.truncate(file.read().rfind(b"\n") + 1)
-        file.write(record.to_json().encode() + b"\n")
+        file.write("".join(f"{line}\n" for line in lines).encode())
         file.flush()
         os.fsync(file.fileno())
 
@@ -158,8 +163,12 @@ def write_atomically(path: Path, text: str) -> None:
     """Replace the text of a file so that a kill at any moment leaves the old text or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError:
+        temporary.unlink(missing_ok=True)  # a full disk needs no half of a file
+        raise

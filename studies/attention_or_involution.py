@@ -28,7 +28,8 @@ from dynops import (
 )
 from dynops.ablation import Difference, Exceeds, Hypothesis, Study
 from dynops.cli import command
-from studies.setting import Setting, conduct, operators
+from studies.conducting import conduct
+from studies.setting import Setting, operators
 
 HALF_A_POINT = 0.005
 KERNELS: dict[str, Kernel] = {

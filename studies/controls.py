@@ -16,7 +16,8 @@ from dynops import Dynamic, Operator, Permuted, zoo
 from dynops.ablation import Difference, Exceeds, Hypothesis, Study
 from dynops.cli import command
 from dynops.parts.context import Source
-from studies.setting import Setting, conduct, operators
+from studies.conducting import conduct
+from studies.setting import Setting, operators
 
 CONTEXTS: dict[str, Source] = {
     "constant": "constant",

@@ -14,7 +14,8 @@ from typing import Any
 from dynops import Dynamic, Kernel, Linear, Operator, zoo
 from dynops.ablation import Difference, Exceeds, Hypothesis, Study, Within
 from dynops.cli import command
-from studies.setting import MARGIN, Setting, conduct, operators
+from studies.conducting import conduct
+from studies.setting import MARGIN, Setting, operators
 
 FORMS: dict[str, Kernel] = {
     "linear": Linear(context="pixel"),

@@ -14,7 +14,8 @@ from typing import Any
 from dynops import Channels, Operator, zoo
 from dynops.ablation import Difference, Exceeds, Hypothesis, Study
 from dynops.cli import command
-from studies.setting import MARGIN, Setting, conduct, operators
+from studies.conducting import conduct
+from studies.setting import MARGIN, Setting, operators
 
 SIZES = (1, 4, 16, 32)
 

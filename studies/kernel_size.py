@@ -14,7 +14,8 @@ from typing import Any
 from dynops import Channels, Operator, Static, Window, zoo
 from dynops.ablation import Difference, Exceeds, Hypothesis, Interaction, Study
 from dynops.cli import command
-from studies.setting import Setting, conduct, operators
+from studies.conducting import conduct
+from studies.setting import Setting, operators
 
 SIZES = (3, 5, 7)
 LARGER = Difference("size", "7x7", "3x3")

@@ -14,7 +14,8 @@ from typing import Any
 from dynops import Operator, zoo
 from dynops.ablation import Difference, Exceeds, Hypothesis, Study
 from dynops.cli import command
-from studies.setting import Setting, conduct, operators
+from studies.conducting import conduct
+from studies.setting import Setting, operators
 
 EXPERTS = (2, 4, 8)
 

@@ -17,7 +17,8 @@ from dynops.ablation import Difference, Exceeds, Factor, Hypothesis, Study
 from dynops.cli import command
 from dynops.nets import KerasCNN, KerasINN, Network, ResNet
 from dynops.training import Experiment
-from studies.setting import MARGIN, Setting, conduct
+from studies.conducting import conduct
+from studies.setting import MARGIN, Setting
 
 EXAMPLE_RATE = 1e-3  # Keras' default for Adam
 WIDTH = 32

@@ -15,7 +15,8 @@ from dynops import Operator, Static, filter_norm, sigmoid, softmax, zoo
 from dynops.ablation import Difference, Exceeds, Hypothesis, Interaction, Study
 from dynops.cli import command
 from dynops.parts.normalise import Normaliser
-from studies.setting import Setting, conduct, operators
+from studies.conducting import conduct
+from studies.setting import Setting, operators
 
 NORMALISERS: dict[str, Normaliser] = {"softmax": softmax, "sigmoid": sigmoid, "filter_norm": filter_norm}
 ALONE = (("static", "without"),)

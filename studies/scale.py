@@ -16,7 +16,8 @@ from dynops.ablation import Difference, Exceeds, Factor, Hypothesis, Slope, Stud
 from dynops.cli import command
 from dynops.nets import ResidualNetwork
 from dynops.training import Experiment
-from studies.setting import Setting, conduct, operators, shares_of_data
+from studies.conducting import conduct
+from studies.setting import Setting, operators, shares_of_data
 
 WIDTHS = (16, 32, 64)
 DEPTHS = (1, 2)

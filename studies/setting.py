@@ -1,4 +1,4 @@
-"""What the studies of image classification have in common: data, network, recipe, tuning, and how they are run.
+"""What the studies of image classification have in common: data, network, recipe, and tuning.
 
 A study file states its question: a base, factors, hypotheses. `conduct` does the rest, with the same options for all.
 """
@@ -7,12 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from dynops import Operator
-from dynops.ablation import Factor, Job, Study, Tuning, report
-from dynops.ablation.store import held
-from dynops.cli import show
+from dynops.ablation import Factor, Job, Study, Tuning
 from dynops.data import Cifar10, Cifar100, Digits, FashionMnist, ImageData, Mnist
 from dynops.errors import SpecError
 from dynops.nets import ResidualNetwork
@@ -164,9 +162,10 @@ def held_out(experiment: Experiment) -> Experiment:
 class Conditions:
     """Under which an experiment is run on this machine."""
 
-    root: Path | None
-    accelerator: str
-    averaged: Sequence[str]
+    root: Path | None = None
+    accelerator: str = "auto"
+    averaged: Sequence[str] = ()
+    devices: int = 1
 
     def run(self, job: Job) -> RunRecord:
         """Train and evaluate one cell with one seed."""
@@ -178,7 +177,9 @@ class Conditions:
             accelerator=self.accelerator,
             averaged=self.averaged,
             images=4 if job.first_block else 0,
+            devices=self.devices,
             on_epoch=job.on_epoch,
+            on_step=job.alive,
         )
 
     def run_together(self, jobs: Sequence[Job]) -> list[RunRecord]:
@@ -192,79 +193,9 @@ class Conditions:
             averaged=self.averaged,
             images={job.seed: 4 for job in jobs if job.first_block},
             on_epoch=jobs[0].on_epoch,
+            on_step=jobs[0].alive,
         )
 
     def match(self, cell: Experiment, base: Experiment, rule: str) -> Experiment:
         """Bring a cell to what the base costs."""
         return cell.matched(base, rule, root=self.root, accelerator=self.accelerator)
-
-
-def conduct(
-    name: str,
-    study: Callable[[Setting], Study],
-    *,
-    data: Literal["digits", "cifar10", "cifar100", "mnist", "fashion_mnist"] = "digits",
-    root: Path | None = None,
-    download: bool = False,
-    fraction: float | None = None,
-    seeds: int = 8,
-    first_seed: int = 0,
-    epochs: int = 20,
-    folder: Path | None = None,
-    accelerator: str = "auto",
-    batch_seeds: bool = False,
-    compile: bool = False,  # noqa: A002  # the option's name
-    tune: bool = True,
-    rate: float = RATE,
-    budget: Literal["as_is", "parameters", "macs", "latency"] = "as_is",
-    average: bool = False,
-    workers: int = 1,
-) -> None:
-    """Run a study and print its verdicts; started again, it goes on where it was.
-
-    Args:
-        name: of the study.
-        study: makes it for a setting.
-        data: what the networks learn; digits come with scikit-learn, the others are read from the root.
-        root: folder of the data sets, in torchvision's layouts; `data` by default.
-        download: fetch data that are missing.
-        fraction: share of the training data; by default all, and a fifth of the digits, whose networks would
-            otherwise come too close to no error to tell them apart.
-        seeds: number of blocks; each cell is trained once with each.
-        first_seed: from which they are counted: seeds that nobody has looked at, where an earlier look chose something.
-        epochs: passes over the training data.
-        folder: where records and report go; by default `runs/`, the study and the data.
-        accelerator: `cpu`, `cuda` or `mps`; `auto` takes the best one of this machine.
-        batch_seeds: train the seeds of a cell as one program, cell after cell; results are equal up to rounding, and
-            times are those of the program divided by the number of seeds.
-        compile: let torch compile the training step of each cell, with CUDA graphs on a GPU.
-        tune: choose each cell's learning rate before the comparison, each of four with four seeds, on training images
-            that are held out; else all have the `rate`.
-        rate: learning rate of all cells that are not tuned.
-        budget: `as_is`, or bring each cell's width to where it costs as much as the base: its `parameters`, its `macs`,
-            or the `latency` of a training step.
-        average: evaluate each network again with its kernels averaged over h, w and over b, h, w.
-        workers: how many processes share the study, each with its share of the cores or, in turn, a GPU. The same
-            command, started again on this or another machine that sees the folder, joins in as well.
-    """
-    images = chosen(data, fraction, root=root, download=download)
-    conditions = Conditions(root=root, accelerator=accelerator, averaged=("h w", "b h w") if average else ())
-    setting = Setting(
-        data=images,
-        recipe=recipe_for(images, epochs, rate=rate, compile=compile),
-        seeds=range(first_seed, first_seed + seeds),
-        fraction=fraction,
-        run=conditions.run,
-        run_together=conditions.run_together if batch_seeds else None,
-        budget=budget,
-        match=conditions.match,
-        tuning=learning_rate() if tune else None,
-    )
-    made = study(setting)
-    for cell in made.cells():
-        cell.check(0, root=root, accelerator=accelerator)
-    matched = "" if budget == "as_is" else f"-equal_{budget}"
-    place = folder or Path("runs") / f"{name}-{data}{'' if fraction is None else f'-{fraction:g}'}{matched}"
-    made.execute(place, workers, again=partial(study, setting))
-    with held(place, wait=True):  # others may have worked on it, and now report as well
-        show(report(place))

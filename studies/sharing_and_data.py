@@ -14,7 +14,8 @@ from typing import Any
 from dynops import Channels, Dynamic, Static, zoo
 from dynops.ablation import Difference, Exceeds, Hypothesis, Interaction, Slope, Study
 from dynops.cli import command
-from studies.setting import MARGIN, Setting, conduct, operators, shares_of_data
+from studies.conducting import conduct
+from studies.setting import MARGIN, Setting, operators, shares_of_data
 
 SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)
 GENERATION = Difference("kernel", "pixel", "static")

@@ -14,7 +14,8 @@ from typing import Any
 from dynops import Channels, Dynamic, Operator, Static, zoo
 from dynops.ablation import Difference, Exceeds, Hypothesis, Study
 from dynops.cli import command
-from studies.setting import MARGIN, Change, Setting, conduct, operators
+from studies.conducting import conduct
+from studies.setting import MARGIN, Change, Setting, operators
 
 GROUPED, OWN = Channels("(g s)", s=16), Channels("g")
 

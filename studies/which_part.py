@@ -15,7 +15,8 @@ from typing import Any
 from dynops import Channels, Dynamic, Static, zoo
 from dynops.ablation import Bounded, Difference, Exceeds, Hypothesis, Interaction, Study
 from dynops.cli import command
-from studies.setting import MARGIN, Setting, conduct, operators
+from studies.conducting import conduct
+from studies.setting import MARGIN, Setting, operators
 
 GENERATION = Difference("kernel", "pixel", "constant")
 SHARING = Difference("channels", "grouped", "per_channel")

@@ -10,6 +10,10 @@ if not torch.cuda.is_available():
     os.environ["TRITON_INTERPRET"] = "1"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--faults", metavar="FILE", help="add to FILE what was done to studies and what was found then")
+
+
 @pytest.fixture(autouse=True, scope="session")
 def single_thread() -> None:
     torch.set_num_threads(1)

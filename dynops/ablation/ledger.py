@@ -4,106 +4,81 @@ Optuna is queue and ledger here, never the scheduler: its samplers lose or repea
 accepted is decided by the results on disk; the ledger follows them and can be made anew from them.
 """
 
-import os
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable, Container, Iterable, Mapping
 from heapq import heapify, heappop, heappush
 from pathlib import Path
 
 import optuna
 from optuna.distributions import CategoricalDistribution
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
 
 from dynops.ablation.leases import Tenure
-from dynops.ablation.plan import Plan
+from dynops.ablation.plan import DesignPoint, Plan
+from dynops.ablation.shared import Shared
 from dynops.errors import StudyError
-from dynops.records import RunRecord, point_id
+from dynops.records import RunRecord
 
-JOURNAL = "journal.log"
 POINT = "point"
 REGISTRATION = "registration"
 LOSSES = "losses"
+RETRY = "retry"
 MOST_LOSSES = 3
 """How many processes may die of a point before it counts as failed."""
-GRACE = 3
-"""Seconds after which the lock of Optuna's journal is broken."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DesignPoint:
-    """One cell with one seed."""
-
-    levels: dict[str, str]
-    """The level of each factor."""
-    seed: int
-    """The block."""
-
-    @property
-    def id(self) -> str:
-        """Identity of the point."""
-        return point_id(self.levels, self.seed)
-
-
-def design(plan: Plan) -> list[DesignPoint]:
-    """Return the points of a plan, block after block, so that a cut-off study is balanced."""
-    return [DesignPoint(levels=levels, seed=seed) for seed in plan.seeds for levels in plan.cell_levels()]
 
 
 class Ledger:
     """The trials of a study, as one process sees them; to be used under the lock of the study's folder."""
 
-    def __init__(self, folder: Path, plan: Plan) -> None:
-        """Open or make the ledger of a folder."""
+    def __init__(self, shared: Shared, plan: Plan, only: Container[str] | None = None) -> None:
+        """Open or make the ledger of a study.
+
+        Args:
+            shared: the study.
+            plan: its plan.
+            only: the points that this process may take; all by default.
+        """
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self._journal = (folder / JOURNAL).resolve()
-        self.mend()
-        # the absolute path and this lock are the pair that a stale lock cannot hang; under the folder's lock a lock
-        # that is some seconds old is stale
-        lock = JournalFileOpenLock(str(self._journal), grace_period=GRACE)
-        self._storage = JournalStorage(JournalFileBackend(str(self._journal), lock_obj=lock))
+        self._storage = shared.storage
+        name = shared.name(plan)
         self._study = optuna.create_study(
             storage=self._storage,
-            study_name=plan.name,
+            study_name=name,
             direction="maximize" if plan.higher_is_better else "minimize",
             sampler=optuna.samplers.RandomSampler(seed=0),
             pruner=optuna.pruners.NopPruner(),
             load_if_exists=True,
         )
-        _register(self._study, folder, plan)
-        self._study_id = self._storage.get_study_id_from_name(plan.name)
+        _register(self._study, shared.folder, plan)
+        self._study_id = self._storage.get_study_id_from_name(name)
         self._outcome = plan.outcome
-        self._points = {point.id: point for point in design(plan)}
+        self._points = {point.id: point for point in plan.points()}
         self._places = {point: place for place, point in enumerate(self._points)}
         self._queue: list[tuple[int, str, int]] = []  # a heap: place in the design, point, trial
         self._known = 0  # trials that were looked at for the queue
+        self._only = only
         self._distributions = {factor.name: CategoricalDistribution(factor.levels) for factor in plan.factors}
 
-    def mend(self) -> None:
-        """Cut off what a process that died left half written."""
-        _drop_torn_tail(self._journal)
-
     def follow(
-        self, accepted: Iterable[RunRecord], tenures: Mapping[int, Tenure], since: datetime
+        self, records: Iterable[RunRecord], tenures: Mapping[int, Tenure], retry: str | None = None
     ) -> list[DesignPoint]:
-        """Make the ledger say what the accepted results say, and queue what has none.
+        """Make the ledger say what the records say, and queue what has none.
 
         A trial that nobody holds is completed if its result is there; else it is failed, and its point queued again.
         Every result has one completed trial.
 
         Args:
-            accepted: the results.
+            records: what is known of the points: results and failures.
             tenures: how running trials are held.
-            since: a point whose run failed before this moment is queued again.
+            retry: names a call that tries failed points again: each is queued once more for it. None is by default.
         Returns:
             Points that are given up: the processes that ran them died too often.
         """
-        results = {record.point: record for record in accepted}
+        known = list(records)
+        results = {record.point: record for record in known if record.accepted}
+        failures = {record.point for record in known} - set(results)
         trials = [trial for trial in self._study.get_trials(deepcopy=False) if POINT in trial.user_attrs]
         completed = {trial.user_attrs[POINT] for trial in trials if trial.state == TrialState.COMPLETE}
-        failed = {trial.user_attrs[POINT]: trial for trial in trials if trial.state == TrialState.FAIL}
+        repeated = {(trial.user_attrs[POINT], trial.user_attrs.get(RETRY)) for trial in trials}
         queued, lost = set(), []
         for trial in trials:
             point = trial.user_attrs[POINT]
@@ -116,13 +91,15 @@ class Ledger:
                 queued.add(point)
             else:
                 lost.append(trial)
+        if retry is not None:
+            failures -= {point for point in failures if (point, retry) not in repeated}
         given_up = []
         for trial in lost:
             point = trial.user_attrs[POINT]
             losses = trial.user_attrs.get(LOSSES, 0) + (tenures.get(trial.number) == Tenure.LOST)
             if point in self._points and point not in queued:
                 if losses < MOST_LOSSES:
-                    self._enqueue(point, losses)
+                    self._enqueue(point, losses=losses, retry=retry)
                 else:
                     given_up.append(self._points[point])
                 queued.add(point)
@@ -130,10 +107,8 @@ class Ledger:
         for point in self._points:
             if point in results and point not in completed:
                 self._study.add_trial(self._finished(results[point]))
-            elif point not in results and point not in queued:
-                ended = failed[point].datetime_complete if point in failed else None
-                if ended is None or ended < since:
-                    self._enqueue(point)
+            elif point not in results and point not in queued and point not in failures:
+                self._enqueue(point, retry=retry)
         self._queue, self._known = [], 0
         return given_up
 
@@ -158,8 +133,11 @@ class Ledger:
             taken += sorted(each for each in same if self._waits(each[2]))
         for _, _, number in taken:
             lease(number)
-            self._start(number)
-        return [(self._points[point], number) for _, point, number in taken]
+        return [(self._points[point], number) for _, point, number in taken if self._start(number)]
+
+    def asks_for(self, number: int) -> bool:
+        """Whether a trial is of a point that this process may take."""
+        return self._only is None or self._trial(number).user_attrs.get(POINT) in self._only
 
     def runs(self, number: int) -> bool:
         """Whether a trial runs, and was not given to another process."""
@@ -189,17 +167,20 @@ class Ledger:
             except KeyError:
                 return
             point = trial.user_attrs.get(POINT)
-            if trial.state == TrialState.WAITING and point in self._points:
+            allowed = self._only is None or point in self._only
+            if trial.state == TrialState.WAITING and point in self._points and allowed:
                 heappush(self._queue, (self._places[point], point, trial.number))
             self._known += 1
 
-    def _start(self, number: int) -> None:
-        """Say that a trial runs."""
+    def _start(self, number: int) -> bool:
+        """Say that a trial runs; return False if another process said so."""
         identity = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-        self._storage.set_trial_state_values(identity, TrialState.RUNNING)
+        if not self._storage.set_trial_state_values(identity, TrialState.RUNNING):
+            return False
         running = Trial(self._study, identity)
         for name, distribution in self._distributions.items():
             running.suggest_categorical(name, distribution.choices)  # the queued level, for Optuna's own tools to show
+        return True
 
     def _settle(self, trial: FrozenTrial, record: RunRecord | None) -> None:
         """End a trial that waits or runs, with the result of its point, or with none where another trial has it."""
@@ -213,9 +194,9 @@ class Ledger:
     def _value(self, record: RunRecord) -> float:
         return record.metrics[self._outcome]
 
-    def _enqueue(self, point: str, losses: int = 0) -> None:
+    def _enqueue(self, point: str, *, losses: int = 0, retry: str | None = None) -> None:
         design_point = self._points[point]
-        attributes = {POINT: point, "seed": design_point.seed, LOSSES: losses}
+        attributes = {POINT: point, "seed": design_point.seed, LOSSES: losses, RETRY: retry}
         self._study.enqueue_trial(dict(design_point.levels), user_attrs=attributes)
 
     def _finished(self, record: RunRecord) -> FrozenTrial:
@@ -237,20 +218,6 @@ def _register(study: optuna.Study, folder: Path, plan: Plan) -> None:
         study.set_user_attr(REGISTRATION, {"hash": plan.registration.hash, "time": plan.registration.time})
     elif known["hash"] != plan.registration.hash:
         raise StudyError(
-            f"{folder} has registration {plan.registration.hash} in its records, {known['hash']} in {JOURNAL}: must be "
-            "equal. The records' first line was edited after the first run: restore it."
+            f"{folder} has registration {plan.registration.hash} in its records, {known['hash']} in Optuna's storage: "
+            "must be equal. The records' first line was edited after the first run: restore it."
         )
-
-
-def _drop_torn_tail(path: Path) -> None:
-    """Cut what a kill left half written at the end; the next line would be glued to it, and no line could be read."""
-    if not path.exists() or not path.stat().st_size:
-        return
-    with open(path, "rb+") as file:
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) == b"\n":
-            return
-        file.seek(0)
-        file.truncate(file.read().rfind(b"\n") + 1)
-        file.flush()
-        os.fsync(file.fileno())

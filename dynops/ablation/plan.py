@@ -3,15 +3,30 @@
 A plan is a spec, plain data: it is written before the first run, and the attribution needs it and the records only.
 """
 
-from dataclasses import field, fields
+from dataclasses import dataclass, field, fields
 
 from dynops.ablation.claims import Contrast, Difference, Hypothesis
 from dynops.ablation.designs import Cell, Design, FullFactorial, Levels, crossed_with
 from dynops.errors import SpecError
-from dynops.records import cell_name
+from dynops.records import cell_name, point_id
 from dynops.specs import Spec, at_least, of_kind, one_of, spec
 
 BUDGETS = ("as_is", "parameters", "macs", "latency")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DesignPoint:
+    """One cell with one seed."""
+
+    levels: dict[str, str]
+    """The level of each factor."""
+    seed: int
+    """The block."""
+
+    @property
+    def id(self) -> str:
+        """Identity of the point."""
+        return point_id(self.levels, self.seed)
 
 
 @spec
@@ -144,6 +159,11 @@ class Plan(Spec):
     def cell_names(self) -> list[str]:
         """Return the name of every cell, in the order of `cell_levels`."""
         return [cell_name(levels) for levels in self.cell_levels()]
+
+    def points(self) -> list[DesignPoint]:
+        """Return the design, block after block, so that a cut-off study is balanced."""
+        cells = self.cell_levels()
+        return [DesignPoint(levels=levels, seed=seed) for seed in self.seeds for levels in cells]
 
     def statement(self) -> Statement:
         """Return what the plan claims and how it will be judged."""

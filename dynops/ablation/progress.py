@@ -1,7 +1,6 @@
 """One view of a whole study while it runs, read from its folder: what is done, what runs, and when it will end."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
 from statistics import fmean
 from types import TracebackType
 from typing import Self
@@ -20,9 +19,8 @@ from rich.progress import Progress as Bars
 from rich.table import Table
 from rich.text import Text
 
-from dynops.ablation.leases import Leases
-from dynops.ablation.ledger import DesignPoint
-from dynops.ablation.plan import Plan
+from dynops.ablation.plan import DesignPoint, Plan
+from dynops.ablation.shared import Shared
 from dynops.ablation.store import Tail, read_plan
 from dynops.records import RunRecord, cell_name
 
@@ -32,10 +30,11 @@ ROWS = 12  # cells that are shown
 class Progress:
     """A line for each finished run, the cells so far, and a bar over all runs with the time that is left."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, shared: Shared) -> None:
         """Start at the results that are there already."""
-        self._plan = read_plan(folder, Plan, "study")
-        self._leases, self._tail = Leases(folder), Tail(folder)
+        shared.look()
+        self._plan = read_plan(shared.folder, Plan, "study")
+        self._shared, self._tail = shared, Tail(shared.folder)
         self._total = len(self._plan.seeds) * len(self._plan.cell_levels())
         self._results: dict[str, list[float]] = {}
         self._failed: set[str] = set()
@@ -55,6 +54,11 @@ class Progress:
         """How many points have a result."""
         return sum(len(results) for results in self._results.values())
 
+    @property
+    def ended(self) -> int:
+        """How many runs have ended, however."""
+        return self.done + len(self._failed)
+
     def __enter__(self) -> Self:
         self._bars.start()
         return self
@@ -63,6 +67,9 @@ class Progress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bars.stop()
+        if kind is None and self._failed:
+            count = f"{len(self._failed)} run{'s' if len(self._failed) > 1 else ''}"
+            self.say(f"{count} failed. `retry_failed` (--retry-failed) runs what failed again, and nothing else.")
         if kind is KeyboardInterrupt:
             self.say(
                 f"Interrupted with {self.done} of {self._total} runs done. The same command goes on from here.",
@@ -74,10 +81,11 @@ class Progress:
 
     def refresh(self) -> None:
         """Add a line for each run that has ended since the last call, whoever ran it, and count what runs."""
+        self._shared.look()
         for record in self._tail.read():
             self._count(record)
             self._line(record)
-        counts = {"running": len(self._leases), "failed": len(self._failed), "diverged": self._diverged}
+        counts = {"running": len(self._shared.leases), "failed": len(self._failed), "diverged": self._diverged}
         said = [self._plan.name, *(f"{count} {what}" for what, count in counts.items() if count)]
         self._bars.update(self._bar, completed=self.done, description=", ".join(said))
 

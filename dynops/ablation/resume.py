@@ -1,78 +1,47 @@
-"""A study's folder between two calls: results on disk, and the plan and records that say the same."""
+"""A study between two calls: results on disk, and the plan and records that say the same."""
 
-import os
-import platform
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from dynops.ablation.ledger import DesignPoint, design
-from dynops.ablation.plan import STATED, Plan, Registration
-from dynops.ablation.store import RECORDS, read_study, write_study
+from dynops.ablation.plan import STATED, DesignPoint, Plan, Registration
+from dynops.ablation.shared import RESULT, Shared, run_folder
 from dynops.errors import RecordError, StudyError
-from dynops.records import RunRecord, cell_name, write_atomically
-
-RESULT = "result.json"
+from dynops.records import RunRecord
 
 
-def keep_result(folder: Path, record: RunRecord) -> bool:
-    """Put a result on disk, where it counts from then on; return False, and leave all as it is, where there is one.
+def reconcile(shared: Shared, plan: Plan | None = None) -> tuple[Plan, list[RunRecord]]:
+    """Bring the records up to the results on disk, one accepted record a point; return the plan and the records.
 
-    To be called under the folder's lock.
-    """
-    place = run_folder(folder, DesignPoint(levels=dict(record.levels), seed=record.seed)) / RESULT
-    waiting = place.with_name(f"{RESULT}.{platform.node()}.{os.getpid()}")
-    write_atomically(waiting, record.to_json() + "\n")
-    try:
-        os.link(waiting, place)  # the one call that can't replace a file, should the lock ever fail
-    except FileExistsError:
-        return False
-    except OSError:  # a file system without links
-        if place.exists():
-            return False
-        os.replace(waiting, place)
-    finally:
-        waiting.unlink(missing_ok=True)
-    return True
-
-
-def run_folder(folder: Path, point: DesignPoint) -> Path:
-    """Return the folder of one run."""
-    return folder / "runs" / cell_name(point.levels) / f"seed={point.seed}"
-
-
-def reconcile(folder: Path, plan: Plan | None = None) -> tuple[Plan, list[RunRecord]]:
-    """Bring `records.jsonl` up to the results on disk, one accepted record a point; return its plan and records.
-
-    To be called under the folder's lock.
+    To be called while the study is held.
 
     Args:
-        folder: of the study.
-        plan: with which the study starts or goes on; by default the one that is there.
+        shared: the study.
+        plan: with which it starts or goes on; by default the one that is there.
     Raises:
-        StudyError: the folder holds another study, or a result that is torn or not of its place.
+        StudyError: there is another study, or a result that is torn or not of its place.
     """
-    before: Plan | None = None
-    stored: list[RunRecord] = []
-    if plan is None or (folder / RECORDS).exists():
-        before, stored = read_study(folder)
-        plan = before if plan is None else _continued(folder, before, plan)
-    elif (folder / "runs").exists():
-        raise StudyError(f"{folder} has runs but no {RECORDS}: restore that file, or use another folder.")
+    found = shared.read()
+    if found is None and plan is None:
+        raise StudyError(f"{shared.folder} has no study: must hold one. Start the study there first.")
+    before, stored = found or (None, [])
+    if before is not None:
+        plan = before if plan is None else _continued(shared.folder, before, plan)
+    assert plan is not None
     accepted: set[str] = set()
     records = []
     for record in stored:
         if record.point not in accepted:
             records.append(record)
             accepted |= {record.point} if record.accepted else set()
-    for point in design(plan):
-        result = run_folder(folder, point) / RESULT
+    for point in plan.points():
+        result = run_folder(shared.folder, point.levels, point.seed) / RESULT
         if point.id not in accepted and result.exists():
             records.append(_read_result(result, point))
     if not records and (plan.registration is None or plan.changes()):
         plan = _registered(plan)  # nobody has seen a result
     if (plan, records) != (before, stored):
-        write_study(folder, plan, records)
+        shared.write(plan, records)
     return plan, records
 
 

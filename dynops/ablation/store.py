@@ -41,7 +41,7 @@ def read_plan(path: Path, kind: type[P], what: str) -> P:
     if not file.is_file():
         raise StudyError(f"{path} has no {RECORDS}: must be the folder of a {what}. Start the {what} there first.")
     try:
-        return kind.from_plain(_first_line(file)["plan"])
+        return kind.from_plain(json.loads(first_line(file))["plan"])
     except (ValueError, KeyError, TypeError, SpecError) as error:
         raise StudyError(
             f"{file} has a first line that is no plan of a {what} ({error}): must be made by this version of dynops. "
@@ -56,15 +56,26 @@ def _file(path: Path) -> Path:
 def holds(path: Path, kind: type[Spec]) -> bool:
     """Whether a folder holds a plan of some kind."""
     try:
-        return bool(_first_line(path / RECORDS)["plan"]["type"] == kind.__name__)
+        return bool(json.loads(first_line(path / RECORDS))["plan"]["type"] == kind.__name__)
     except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
 def write_study(path: Path, plan: Spec, records: Iterable[RunRecord]) -> None:
     """Write a plan and records to `records.jsonl` in a folder, whole or not at all."""
-    lines = [json.dumps({"plan": plan.to_plain()}, allow_nan=False), *(record.to_json() for record in records)]
+    lines = [plan_line(plan), *(record.to_json() for record in records)]
     write_atomically(path / RECORDS, "\n".join(lines) + "\n")
+
+
+def plan_line(plan: Spec) -> str:
+    """Return the first line of a study's records."""
+    return json.dumps({"plan": plan.to_plain()}, allow_nan=False)
+
+
+def first_line(file: Path) -> str:
+    """Read the first line of a file."""
+    with open(file, encoding="utf-8") as lines:
+        return lines.readline().removesuffix("\n")
 
 
 def held(folder: Path, *, wait: bool = False) -> AbstractContextManager[object]:
@@ -106,9 +117,3 @@ class Tail:
         found = [RunRecord.from_json(line) for line in lines[passed:]]
         self._read += len(found)
         return found
-
-
-def _first_line(file: Path) -> dict[str, dict[str, object]]:
-    with open(file, "rb") as lines:
-        first: dict[str, dict[str, object]] = json.loads(lines.readline())
-    return first

@@ -1,46 +1,31 @@
 """A study: a base, factors, seeds, and hypotheses; every (cell, seed) is run exactly once, whatever is killed."""
 
-import traceback
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, field, replace
-from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
+from uuid import uuid4
 
 from dynops.ablation.claims import Contrast, Difference, Hypothesis
+from dynops.ablation.cluster import Ray
+from dynops.ablation.database import shared_at
 from dynops.ablation.designs import Design, FullFactorial
 from dynops.ablation.factor import Factor
-from dynops.ablation.ledger import DesignPoint
+from dynops.ablation.job import Job, attempt, filed
 from dynops.ablation.listing import check
-from dynops.ablation.plan import Plan, Tuned
+from dynops.ablation.maker import described
+from dynops.ablation.plan import DesignPoint, Plan, Tuned
 from dynops.ablation.progress import Progress
-from dynops.ablation.resume import reconcile, run_folder
-from dynops.ablation.store import RECORDS, held, read_study
+from dynops.ablation.resume import reconcile
+from dynops.ablation.shared import Shared, run_folder
 from dynops.ablation.tuning import FOLDER, Tuning, check_tuning
 from dynops.ablation.worker import Worker
-from dynops.ablation.workers import share
-from dynops.errors import RecordError, SpecError
+from dynops.ablation.workers import Call, share
+from dynops.errors import SpecError
 from dynops.records import RunRecord
 from dynops.specs import Spec
-
-
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """What a study hands to `run`."""
-
-    spec: Spec
-    """The cell: the base, changed by the levels."""
-    seed: int
-    """The block."""
-    folder: Path
-    """Where the run may keep checkpoints."""
-    first_block: bool
-    """Whether this is the study's first seed, which keeps images for the report."""
-    on_epoch: Callable[[Mapping[str, float]], None]
-    """Shows progress: to be called with the metrics of each epoch."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -145,62 +130,95 @@ class Study:
         measured = tuple(spec.to_json() for spec in made) if self.budget == "latency" else ()
         return replace(plan, cells=tuple(spec.fingerprint() for spec in made), measured=measured)
 
-    def execute(self, folder: Path, workers: int = 1, *, again: "Callable[[], Study] | None" = None) -> list[RunRecord]:
-        """Run every point that has no result yet, and return all records.
+    def execute(
+        self,
+        folder: Path,
+        workers: "int | Ray" = 1,
+        *,
+        storage: str | None = None,
+        devices: int = 1,
+        retry_failed: bool = False,
+        maker: "Callable[[], Study] | None" = None,
+    ) -> list[RunRecord]:
+        """Run every point that has neither result nor failure, and return all records.
 
         Points are run block after block, or cell after cell where a cell's seeds are run together. A run's result is
         on disk before anything is said about it, so a kill at any moment loses at most the runs in flight, and no
-        result counts twice. A point that failed is tried again by the next call. What is tuned is tuned first, in the
-        folder `tuning`. The hypotheses are registered before the first run, with a hash, in the records and in Optuna's
-        storage.
+        result counts twice. What is tuned is tuned first, in the folder `tuning`. The hypotheses are registered before
+        the first run, with a hash, in the records and in Optuna's storage.
 
-        Any number of processes, on any machines that see the folder, may call this at once, and share the work; each
-        returns when all is done. What a process that died was running is run again by another one.
+        Any number of processes, on any machines that see the folder or the database, may call this at once, and share
+        the work; each returns when all is done. What a process that died was running is run again by another one, from
+        its last checkpoint where that one sees the folder. A full disk or a database that is out is waited for.
 
         Args:
             folder: of this study alone; made where it is missing.
-            workers: how many processes share the study on this machine, each on its share of the cores or on a GPU; 1
-                is this process itself.
-            again: makes this study in another process: a function of a module, or a `functools.partial` of one. Needed
-                with several workers where the study's own functions are lambdas or closures, which can't be sent there.
+            workers: how many processes share the study on this machine, each on its share of the cores and with GPUs
+                of its own, or in turn; 1 is this process itself. Or a cluster: `Ray()`.
+            storage: a PostgreSQL database where the workers meet, `postgresql://user@host/database`, without a
+                password: that comes from libpq's environment or files (`PGPASSWORD`, `PGPASSFILE`). The study's name
+                there is that of the folder, in which each machine has its own runs and a copy of the records. By
+                default they meet in the folder.
+            devices: how many GPUs each process has.
+            retry_failed: run the points that failed again, once each, and nothing else.
+            maker: makes this study in another process: a function of a module that is declared to return a `Study`, or
+                a `functools.partial` of one. With plain arguments it lets `dynops worker` join on any machine. Needed
+                with several workers where the study's own functions are lambdas or closures, which can't be sent.
         Raises:
-            StudyError: the folder holds another study or another version of this one, or all workers died.
+            StudyError: there is another study or another version of this one, or all workers died.
             SpecError: there are less than one worker, or the study can't be sent to another process.
         """
+        call = Call(folder=folder, storage=storage, retry=uuid4().hex if retry_failed else None)
         if workers == 1:
-            return self.work(folder, since=datetime.now())
-        return share(folder, workers, again or partial(replace, self))
+            return self.work(call, maker=maker)
+        return share(maker or partial(replace, self), call, workers, devices)
 
-    def work(self, folder: Path, *, since: datetime) -> list[RunRecord]:
-        """Be one worker: as `execute`, but only points that failed before a moment are tried again."""
-        plan = self._stated(folder)
-        if self.tuning is not None and plan.tuned is None:
-            plan = self._tuned(folder, plan, self.tuning, since)
-        whole_cells = self.run_together is not None
-        return Worker(folder, plan, whole_cells=whole_cells, since=since).work(partial(self._records, folder))
+    def work(
+        self, call: Call, *, maker: "Callable[[], Study] | None" = None, hung: Callable[[], None] = lambda: None
+    ) -> list[RunRecord]:
+        """Be one worker, and return all records when every point is settled.
 
-    def _stated(self, folder: Path) -> Plan:
+        Args:
+            call: what all workers of one call of `execute` are told.
+            maker: as in `execute`.
+            hung: called from another thread if a run makes no progress for half an hour.
+        Raises:
+            StudyError: as in `execute`.
+        """
+        with closing(shared_at(call.folder, call.storage)) as shared:
+            plan = self._stated(shared)
+            if maker is not None and (said := described(maker)) is not None:
+                shared.remember(said)
+            if self.tuning is not None and plan.tuned is None:
+                plan = self._tuned(shared, plan, self.tuning, call.retry, hung)
+            return self._worked(shared, plan, retry=call.retry, only_failed=call.retry is not None, hung=hung)
+
+    def _worked(self, shared: Shared, plan: Plan, **options: Any) -> list[RunRecord]:
+        """Be one worker on a study whose tuning is known; options are those of a `Worker`."""
+        worker = Worker(shared, plan, whole_cells=self.run_together is not None, **options)
+        return worker.work(partial(self._records, shared.folder))
+
+    def _stated(self, shared: Shared) -> Plan:
         """Return the plan with which the study starts or goes on; what it states is then on disk."""
-        self._recall(folder)
+        self._recall(shared)
         self.plan()  # measures and checks, before anything is made
-        with held(folder, wait=True):
-            self._recall(folder)  # another process may have measured meanwhile
+        with shared.held():
+            self._recall(shared)  # another process may have measured meanwhile
             plan = self.plan()
-            if not (folder / RECORDS).exists():
-                return reconcile(folder, plan)[0]
-            before, _ = read_study(folder)
+            before = shared.plan()
+            if before is None:
+                return reconcile(shared, plan)[0]
             if self.tuning is not None and self.tuning.gave(before.tuned):
                 plan = self._with(plan, before.tuned)
             return plan
 
-    def _recall(self, folder: Path) -> None:
+    def _recall(self, shared: Shared) -> None:
         """Take the cells that were found by timing from a study that goes on."""
-        if self.budget == "latency" and (folder / RECORDS).exists():
-            before, _ = read_study(folder)
+        if (before := shared.plan()) is not None:
             for levels, text in zip(before.cell_levels(), before.measured, strict=False):
                 self._made[tuple(levels.values())] = Spec.from_json(text)
 
-    def _tuned(self, folder: Path, plan: Plan, tuning: Tuning, since: datetime) -> Plan:
+    def _tuned(self, shared: Shared, plan: Plan, tuning: Tuning, retry: str | None, hung: Callable[[], None]) -> Plan:
         """Tune each cell, with all who work on the study, and return the plan with what it was tuned to."""
         search = replace(
             self,
@@ -217,11 +235,14 @@ class Study:
         for levels in plan.cell_levels():
             for name, level in tuning.levels().levels.items():
                 search._made[*levels.values(), name] = level(self.cell(levels))  # as wide as in the comparison
-        records = search.work(folder / FOLDER, since=since)
-        with held(folder, wait=True):
-            before, _ = read_study(folder)
-            found = before.tuned if tuning.gave(before.tuned) else tuning.tuned(plan, records)
-            return reconcile(folder, self._with(plan, found))[0]
+        with closing(shared.part(FOLDER)) as part:
+            # before all of it is settled nothing can be compared
+            records = search._worked(part, search._stated(part), retry=retry, hung=hung)
+        with shared.held():
+            before = shared.plan()
+            assert before is not None, "it was stated"
+            tuned = before.tuned if tuning.gave(before.tuned) else tuning.tuned(plan, records)
+            return reconcile(shared, self._with(plan, tuned))[0]
 
     def _with(self, plan: Plan, tuned: Tuned | None) -> Plan:
         """The plan of the comparison, once it is known what each cell was tuned to."""
@@ -235,51 +256,25 @@ class Study:
             return spec
         return self.tuning.factor.levels[plan.tuned.chosen[plan.cell_levels().index(dict(levels))]](spec)
 
-    def _records(self, folder: Path, points: Sequence[DesignPoint], plan: Plan, progress: Progress) -> list[RunRecord]:
+    def _records(
+        self,
+        folder: Path,
+        points: Sequence[DesignPoint],
+        plan: Plan,
+        progress: Progress,
+        alive: Callable[[], None],
+    ) -> list[RunRecord]:
         """Run points of one cell, and return the record of each."""
         jobs = [
             Job(
                 spec=self._run_in(point.levels, plan),
                 seed=point.seed,
-                folder=run_folder(folder, point),
+                folder=run_folder(folder, point.levels, point.seed),
                 first_block=point.seed == plan.seeds[0],
                 on_epoch=progress.epoch,
+                alive=alive,
             )
             for point in points
         ]
-        return [self._checked(point, each) for point, each in zip(points, self._attempt(jobs), strict=True)]
-
-    def _attempt(self, jobs: list[Job]) -> Sequence[RunRecord | str]:
-        """Run jobs of one cell; return their records, or the traceback of their failure for each."""
-        try:
-            if self.run_together is None:
-                return [self.run(job) for job in jobs]
-            records = list(self.run_together(jobs))
-            came, asked = [record.seed for record in records], [job.seed for job in jobs]
-            if came != asked:
-                raise RecordError(f"records has seeds {came}, jobs has {asked}: must be one record a job, in order.")
-            return records
-        except Exception as error:  # any failure of a run is recorded with its traceback, and the study goes on
-            return [_reason(error)] * len(jobs)
-
-    def _checked(self, point: DesignPoint, found: RunRecord | str) -> RunRecord:
-        """File a record under its point; a failed one, where a run failed or lacks the outcome."""
-        if isinstance(found, RunRecord) and self.outcome in found.metrics:
-            return replace(found, levels=point.levels, seed=point.seed)
-        if not isinstance(found, str):
-            came = (
-                f"metrics {sorted(found.metrics)}" if isinstance(found, RunRecord) else f"type {type(found).__name__}"
-            )
-            found = f"record has {came}: must hold {self.outcome!r}, the outcome."
-        return RunRecord(levels=point.levels, seed=point.seed, status="failed", reason=found)
-
-
-def _reason(error: Exception) -> str:
-    """Why a run failed: its traceback, and in plain words that there was no memory left."""
-    trace = "".join(traceback.format_exception(error))
-    short = isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
-    return (
-        f"{trace}Out of memory: run this cell on a larger device, with fewer workers or with smaller batches."
-        if short
-        else trace
-    )
+        found = attempt(jobs, self.run, self.run_together)
+        return [filed(point, each, self.outcome) for point, each in zip(points, found, strict=True)]

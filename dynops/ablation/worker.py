@@ -1,112 +1,166 @@
 """A worker: a process that takes points of a study, runs them and enters their results, until all points are settled.
 
-Any number of workers, on any machines that see the folder, share a study. They hold its lock for short sections only:
-to take a point and to enter a result. What a worker that died was running is taken over when its lease is over.
+Any number of workers, on any machines, share a study. They hold it for short sections only: to take a point and to
+enter a result. What a worker that died was running is taken over when its lease is over.
 """
 
 import time
 from collections.abc import Callable, Sequence
-from datetime import datetime
-from pathlib import Path
+from typing import TypeVar
 
-from dynops.ablation.leases import LEASE, Leases, Tenure
-from dynops.ablation.ledger import MOST_LOSSES, DesignPoint, Ledger
-from dynops.ablation.plan import Plan
+from dynops.ablation.leases import LEASE, Tenure
+from dynops.ablation.ledger import MOST_LOSSES, Ledger
+from dynops.ablation.plan import DesignPoint, Plan
 from dynops.ablation.progress import Progress
 from dynops.ablation.reporting.tensorboard import write_run
-from dynops.ablation.resume import keep_result, reconcile
-from dynops.ablation.store import RECORDS, held, read_study
-from dynops.records import RunRecord, append_record
+from dynops.ablation.resume import reconcile
+from dynops.ablation.shared import Shared
+from dynops.errors import StudyError
+from dynops.records import RunRecord
 
 PAUSE = 1.0  # seconds between two looks, while others run the last points
-DIED = "The process that ran it died, {} times in a row and without a word: perhaps the machine was out of memory."
+PATIENCE = 3600.0  # seconds for which a worker waits for a full disk or a database that is out
+LONGEST = 30.0  # seconds between two tries
+DIED = "The process that ran it died or hung, {} times in a row and without a word: perhaps it was out of memory."
 
-Run = Callable[[Sequence[DesignPoint], Plan, Progress], Sequence[RunRecord]]
+Run = Callable[[Sequence[DesignPoint], Plan, Progress, Callable[[], None]], Sequence[RunRecord]]
+T = TypeVar("T")
 
 
 class Worker:
     """One process at work on a study."""
 
-    def __init__(self, folder: Path, plan: Plan, *, whole_cells: bool, since: datetime) -> None:
+    def __init__(
+        self,
+        shared: Shared,
+        plan: Plan,
+        *,
+        whole_cells: bool = False,
+        retry: str | None = None,
+        only_failed: bool = False,
+        hung: Callable[[], None] = lambda: None,
+    ) -> None:
         """Join a study, or start it.
 
         Args:
-            folder: of the study.
-            plan: of the study.
+            shared: the study.
+            plan: its plan.
             whole_cells: whether all points of a cell are taken at once.
-            since: a point whose run failed before this moment is tried again.
+            retry: names a call that runs failed points again, once each.
+            only_failed: whether it runs nothing else.
+            hung: called from another thread if a run hangs.
         Raises:
-            StudyError: the folder holds another study or another version of this one.
+            StudyError: there is another study or another version of this one.
         """
-        self._folder, self._whole_cells, self._since = folder, whole_cells, since
-        self._leases = Leases(folder)
-        with held(folder, wait=True):
-            reconcile(folder, plan)
-            self._settle()
+        self._shared, self._whole_cells, self._retry, self._hung = shared, whole_cells, retry, hung
+        self._only_failed = only_failed
+        self._only: set[str] | None = None
+        self._plan = plan
+        self._patiently(self._join, print)
 
     def work(self, run: Run) -> list[RunRecord]:
         """Run points until every one is settled, by this process or by another, and return all records.
 
         Args:
-            run: runs points of one cell and returns a record for each, failures included.
+            run: runs points of one cell and returns a record for each, failures included; it calls its last argument
+                now and then to show that it gets on.
         """
-        with Progress(self._folder) as progress:
+        with Progress(self._shared) as progress:
             while True:
-                taken, others = self._take()
+                taken, others = self._patiently(self._take, progress.say)
                 progress.refresh()
                 if taken:
-                    with self._leases.kept([number for _, number in taken]):
+                    with self._shared.leases.kept([number for _, number in taken], self._hung) as alive:
                         points = [point for point, _ in taken]
                         progress.start(points)
-                        self._enter(run(points, self._plan, progress), taken, progress)
+                        self._finish(run(points, self._plan, progress, alive), taken, progress)
                 elif others:
                     progress.wait(others)
                     time.sleep(min(PAUSE, LEASE / 4))
                 else:
-                    return read_study(self._folder)[1]
+                    return self._records
+
+    def _patiently(self, section: Callable[[], T], say: Callable[[str], None]) -> T:
+        """Do a section while the study is held; where its place is out for a while, say so, and do it again then."""
+        until, pause, afresh = time.monotonic() + PATIENCE, PAUSE, False
+        while True:
+            try:
+                with self._shared.held():
+                    self._shared.mend()
+                    if afresh:
+                        self._shared.close()
+                        self._settle()
+                    return section()
+            except Exception as error:
+                outage = self._shared.outage(error)
+                if outage is None:
+                    raise
+                if time.monotonic() > until:
+                    raise StudyError(f"{outage}: it must work. The same command goes on from here.") from error
+                say(f"{outage}; trying again in {pause:.0f} s.")
+                time.sleep(pause)
+                pause, afresh = min(2 * pause, LONGEST), section != self._join
+
+    def _join(self) -> None:
+        _, records = reconcile(self._shared, self._plan)
+        if self._only_failed:
+            accepted = {record.point for record in records if record.accepted}
+            self._only = {record.point for record in records} - accepted
+        self._settle()
 
     def _take(self) -> tuple[list[tuple[DesignPoint, int]], int]:
         """Take what is to be run next, and say how many trials others run."""
-        with held(self._folder, wait=True):
-            self._ledger.mend()
-            tenures = self._leases.tenures()
-            if any(tenure != Tenure.HELD for tenure in tenures.values()):
-                self._settle()
-            taken = self._ledger.take(self._leases.write, whole_cells=self._whole_cells)
-            return taken, len(self._leases.tenures()) if not taken else 0
+        tenures = self._shared.leases.tenures()
+        if any(tenure != Tenure.HELD for tenure in tenures.values()):
+            self._settle()
+        taken = self._ledger.take(self._shared.leases.write, whole_cells=self._whole_cells)
+        others = 0 if taken else sum(self._ledger.asks_for(number) for number in self._shared.leases.tenures())
+        if not taken and not others:
+            self._settle()
+            taken = self._ledger.take(self._shared.leases.write, whole_cells=self._whole_cells)
+        return taken, others
 
     def _settle(self) -> None:
-        """Look at all that is in the folder, and make records and ledger agree with it; whoever died left it behind."""
-        self._plan, records = reconcile(self._folder)
-        self._ledger = Ledger(self._folder, self._plan)
-        tenures = self._leases.tenures()
-        results = [record for record in records if record.accepted]
-        for point in self._ledger.follow(results, tenures, self._since):
+        """Look at all that is there, and make records and ledger agree with it; whoever died left it behind."""
+        self._plan, self._records = reconcile(self._shared)
+        self._ledger = Ledger(self._shared, self._plan, self._only)
+        tenures = self._shared.leases.tenures()
+        for point in self._ledger.follow(self._records, tenures, self._retry):
             reason = DIED.format(MOST_LOSSES)
             failure = RunRecord(levels=point.levels, seed=point.seed, status="failed", reason=reason)
-            append_record(self._folder / RECORDS, failure)
+            self._shared.append(failure)
+            self._records.append(failure)
         for number, tenure in tenures.items():
             if tenure != Tenure.HELD:
-                self._leases.drop(number)
+                self._shared.leases.drop(number)
 
-    def _enter(
+    def _finish(
         self, records: Sequence[RunRecord], taken: Sequence[tuple[DesignPoint, int]], progress: Progress
     ) -> None:
-        """Put results on disk, and enter them in ledger, records and TensorBoard; a point's first result counts."""
-        entered = []
-        with held(self._folder, wait=True):
-            self._ledger.mend()
-            kept = [not record.accepted or keep_result(self._folder, record) for record in records]
-            running = [self._ledger.runs(number) for _, number in taken]
-            for record, (_, number), first, runs in zip(records, taken, kept, running, strict=True):
-                if first and runs:
-                    self._ledger.end(number, record)
-                    append_record(self._folder / RECORDS, record)
-                    entered.append(record)
-                elif not first:
-                    progress.say(f"{record.cell} seed {record.seed}: another process was first; its result counts.")
-            if len(entered) < len(taken):
-                self._settle()
-        for record in entered:
-            write_run(self._folder / "tensorboard", self._plan, record)
+        """Enter results, and show them."""
+        numbers = [number for _, number in taken]
+        for record in self._patiently(lambda: self._enter(records, numbers, progress), progress.say):
+            try:
+                write_run(self._shared.folder / "tensorboard", self._plan, record)
+            except OSError as error:
+                progress.say(f"TensorBoard does not show {record.cell} seed {record.seed} before the report ({error}).")
         progress.refresh()
+
+    def _enter(self, records: Sequence[RunRecord], numbers: Sequence[int], progress: Progress) -> list[RunRecord]:
+        """Put results on disk, and enter them in ledger and records; a point's first result counts."""
+        kept = [not record.accepted or self._shared.keep(record) for record in records]
+        running = [self._ledger.runs(number) for number in numbers]
+        for record, number, first, runs in zip(records, numbers, kept, running, strict=True):
+            if not first:
+                progress.say(f"{record.cell} seed {record.seed}: another process was first; its result counts.")
+            elif runs and record.accepted:
+                self._ledger.end(number, record)
+                self._shared.append(record)
+            elif runs:
+                self._shared.append(record)  # first, as this is all that is left of a failure
+                self._ledger.end(number, record)
+        if not all(kept) or not all(running):
+            self._settle()
+        return [
+            each for each, first, runs in zip(records, kept, running, strict=True) if first and (runs or each.accepted)
+        ]

@@ -7,31 +7,50 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from datetime import datetime
+from functools import partial
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
-from dynops.ablation.plan import Plan
+from dynops.ablation.cluster import Ray
+from dynops.ablation.database import shared_at
 from dynops.ablation.progress import Progress
-from dynops.ablation.store import RECORDS, read_plan, read_study
+from dynops.ablation.shared import Shared
+from dynops.ablation.store import read_study
 from dynops.ablation.tuning import FOLDER
 from dynops.errors import DynopsError, SpecError, StudyError
 from dynops.records import RunRecord
+from dynops.specs import at_least
 
 LOGS = "workers"
 PAUSE = 0.5  # seconds between two looks at the folder
 GRACE = 1.0  # seconds in which workers may have heard Ctrl-C themselves
 PATIENCE = 10.0  # seconds in which a worker that is asked to end gives back what it runs
+REFUSED = 2  # status of a worker that can't work here: another one could not either
+HUNG = 4  # status of one whose run made no progress
+MOST_DEATHS = 3  # of workers in one place, one after the other with no run done in between
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """What all workers of one call are told."""
+
+    folder: Path
+    """Of the study, on each machine."""
+    storage: str | None = None
+    """The database where they meet; None: the folder."""
+    retry: str | None = None
+    """Names the call, if it runs failed points again."""
 
 
 class Work(Protocol):
     """What several processes can do together: a study."""
 
-    def work(self, folder: Path, *, since: datetime) -> list[RunRecord]:
+    def work(self, call: Call, *, maker: Callable[[], Any], hung: Callable[[], None]) -> object:
         """Be one worker."""
 
 
@@ -56,107 +75,171 @@ class Place:
             os.environ["CUDA_VISIBLE_DEVICES"] = self.gpu
 
 
-def places(workers: int) -> list[Place]:
-    """Share this machine out: cores in equal parts, in turn where there are fewer than workers; GPUs in turn."""
+def places(workers: int, devices: int = 1) -> list[Place]:
+    """Share this machine out: cores in equal parts, in turn where there are fewer than workers; GPUs likewise.
+
+    Args:
+        workers: how many there are.
+        devices: how many GPUs each has.
+    Raises:
+        SpecError: there are GPUs, but fewer.
+    """
     known = hasattr(os, "sched_getaffinity")
     cores = sorted(os.sched_getaffinity(0)) if known else list(range(os.cpu_count() or 1))
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
     gpus = visible.split(",") if visible else [str(number) for number in range(torch.cuda.device_count())]
+    shares = [gpus[first : first + devices] for first in range(0, len(gpus) - devices + 1, devices)]
+    if torch.cuda.device_count() and not shares:
+        raise SpecError(f"devices has {devices}: this machine has {len(gpus)} GPUs.")
     found = []
     for worker in range(workers):
         share = tuple(cores[worker % len(cores) :: workers])
-        gpu = gpus[worker % len(gpus)] if torch.cuda.device_count() else None
+        gpu = ",".join(shares[worker % len(shares)]) if torch.cuda.device_count() else None
         found.append(Place(cores=share if known else (), threads=len(share), gpu=gpu))
     return found
 
 
-def share(folder: Path, workers: int, again: Callable[[], Work]) -> list[RunRecord]:
+def share(maker: Callable[[], Work], call: Call, workers: int | Ray, devices: int) -> list[RunRecord]:
     """Run a study with several processes, show how far it is, and return its records; errors as in `Study.execute`."""
-    if workers < 1:
-        raise SpecError(f"workers has {workers}: must be at least 1.")
+    if not isinstance(workers, Ray):
+        at_least("workers", workers, 1)
+    work = partial(be_worker, maker, call)
     try:
-        pickle.dumps(again)
+        pickle.dumps(work)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
         raise SpecError(
             f"workers has {workers}, the study can't be sent to another process ({error}): must be made of functions "
-            "of modules. Or pass `again`, a function of a module that makes the study."
+            "of modules. Or pass `maker`, a function of a module that makes the study."
         ) from error
-    (folder / LOGS).mkdir(parents=True, exist_ok=True)
-    spawn = multiprocessing.get_context("spawn")
-    since = datetime.now()
-    processes = [
-        spawn.Process(target=_work, args=(again, folder, since, place, folder / LOGS / f"{number}.log"))
-        for number, place in enumerate(places(workers), start=1)
-    ]
-    try:
-        for process in processes:
-            process.start()
-        _watch(folder, processes)
-    finally:
-        _end(processes)
-    if all(process.exitcode for process in processes):
-        endings = " ".join(_ending(folder, number, each) for number, each in enumerate(processes, start=1))
-        raise StudyError(f"{folder} has no worker left: {endings} The same command goes on from here.")
-    return read_study(folder)[1]
+    logs = call.folder / LOGS
+    logs.mkdir(parents=True, exist_ok=True)
+    if isinstance(workers, Ray):
+        slots = [Slot("ray", partial(workers.employ, work), None, logs)]
+    else:
+        each = enumerate(places(workers, devices), start=1)
+        slots = [Slot(str(number), work, place, logs) for number, place in each]
+    with closing(shared_at(call.folder, call.storage)) as shared:
+        try:
+            for slot in slots:
+                slot.start()
+            _watch(shared, slots)
+        finally:
+            _end([slot.process for slot in slots if slot.process is not None])
+        shared.look()
+    if all(slot.lost for slot in slots):
+        raise StudyError(
+            f"{call.folder} has no worker left: {' '.join(slot.ending() for slot in slots)} The same command goes on "
+            "from here."
+        )
+    return read_study(call.folder)[1]
 
 
-def _work(again: Callable[[], Work], folder: Path, since: datetime, place: Place, log: Path) -> None:
+def be_worker(maker: Callable[[], Work], call: Call) -> None:
+    """Make the study in this process, which is for that alone, and work on it; end the process if a run hangs."""
+    maker().work(call, maker=maker, hung=partial(os._exit, HUNG))
+
+
+class Slot:
+    """A worker's place, and the process that has it; one that dies is followed by another."""
+
+    def __init__(self, name: str, work: Callable[[], object], place: Place | None, logs: Path) -> None:
+        """Prepare a place for a worker."""
+        self._name, self._work, self._place, self._log = name, work, place, logs / f"{name}.log"
+        self._deaths = self._done = 0
+        self._given_up = False
+        self.process: SpawnProcess | None = None
+
+    def start(self) -> None:
+        """Start a process there."""
+        spawn = multiprocessing.get_context("spawn")
+        self.process = spawn.Process(target=_work, args=(self._work, self._place, self._log))
+        self.process.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether a worker is there."""
+        return self.process is not None and self.process.is_alive()
+
+    @property
+    def lost(self) -> bool:
+        """Whether the last worker there ended otherwise than well."""
+        return self.process is not None and bool(self.process.exitcode)
+
+    @property
+    def going(self) -> bool:
+        """Whether a worker is there, or another may come."""
+        return self.alive or (self.lost and not self._given_up)
+
+    def follow(self, done: int) -> str:
+        """Start another worker where one died, unless several did with no run done between; say what happened.
+
+        Args:
+            done: how many runs of the study have ended.
+        """
+        if not self.lost or self._given_up:
+            return ""
+        assert self.process is not None
+        self._deaths = 1 if done > self._done else self._deaths + 1
+        self._done = done
+        said = self.ending()
+        if self.process.exitcode == REFUSED or self._deaths > MOST_DEATHS:
+            self._given_up = True
+            return said
+        self.start()
+        return f"{said} Another takes its place."
+
+    def ending(self) -> str:
+        """How its worker ended, in a sentence."""
+        assert self.process is not None
+        code = self.process.exitcode or 0
+        how = f"by signal {-code}" if code < 0 else f"with status {code}"
+        lines = self._log.read_text(errors="replace").strip().splitlines() if self._log.exists() else []
+        last = f"its last words: {lines[-1]}" if lines else "without a word"
+        return f"Worker {self._name} ended {how}, {last} ({self._log})."
+
+
+def _work(work: Callable[[], object], place: Place | None, log: Path) -> None:
     """Be one of the processes; what it says goes to its log."""
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell started in the background would not hear it
     with open(log, "a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
-    place.settle()
+    if place is not None:
+        place.settle()
     try:
-        again().work(folder, since=since)
+        work()
     except DynopsError as error:
-        sys.exit(f"Error: {error}")
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(REFUSED)
     except KeyboardInterrupt:
         sys.exit(130)
 
 
-def _watch(folder: Path, processes: Sequence[SpawnProcess]) -> None:
+def _watch(shared: Shared, slots: Sequence[Slot]) -> None:
     """Show how far the tuning is, then the comparison, until all workers have ended."""
-    said: set[int] = set()
-
-    def alive() -> bool:
-        return any(process.is_alive() for process in processes)
-
-    while alive():
+    while any(slot.going for slot in slots):
         time.sleep(PAUSE)
-        if (stage := _stage(folder)) is None:
+        if (stage := _stage(shared)) is None:
+            for slot in slots:
+                slot.follow(0)
             continue
         with Progress(stage) as progress:
-            while alive() and _stage(folder) == stage:
+            while any(slot.going for slot in slots) and (now := _stage(shared)) and now.folder == stage.folder:
                 progress.refresh()
-                _say_who_died(progress, folder, processes, said)
+                for slot in slots:
+                    if said := slot.follow(progress.ended):
+                        progress.say(said)
                 time.sleep(PAUSE)
             progress.refresh()
 
 
-def _stage(folder: Path) -> Path | None:
-    """The folder of what is being run: the comparison's, that of its tuning, or none as long as there is none."""
-    if not (folder / RECORDS).exists():
+def _stage(shared: Shared) -> Shared | None:
+    """What is being run: the comparison, its tuning, or none as long as there is none."""
+    plan = shared.plan()
+    if plan is None:
         return None
-    tuning = folder / FOLDER
-    return tuning if read_plan(folder, Plan, "study").tuned is None and (tuning / RECORDS).exists() else folder
-
-
-def _say_who_died(progress: Progress, folder: Path, processes: Sequence[SpawnProcess], said: set[int]) -> None:
-    for number, process in enumerate(processes, start=1):
-        if process.exitcode and number not in said:
-            said.add(number)
-            progress.say(f"{_ending(folder, number, process)} The others go on.")
-
-
-def _ending(folder: Path, number: int, process: SpawnProcess) -> str:
-    """How a worker ended, in a sentence."""
-    code = process.exitcode or 0
-    how = f"by signal {-code}" if code < 0 else f"with status {code}"
-    log = folder / LOGS / f"{number}.log"
-    lines = log.read_text(errors="replace").strip().splitlines() if log.exists() else []
-    last = f"its last words: {lines[-1]}" if lines else "without a word"
-    return f"Worker {number} ended {how}, {last} ({log})."
+    tuning = shared.part(FOLDER)
+    return tuning if plan.tuned is None and tuning.plan() is not None else shared
 
 
 def _end(processes: Sequence[SpawnProcess]) -> None:
@@ -164,10 +247,8 @@ def _end(processes: Sequence[SpawnProcess]) -> None:
     for patience, number in ((GRACE, signal.SIGINT), (PATIENCE, signal.SIGKILL)):
         until = time.monotonic() + patience
         for process in processes:
-            if process.pid is not None:
-                process.join(max(0.0, until - time.monotonic()))
-                if process.is_alive():
-                    os.kill(process.pid, number)
+            process.join(max(0.0, until - time.monotonic()))
+            if process.is_alive() and process.pid is not None:
+                os.kill(process.pid, number)
     for process in processes:
-        if process.pid is not None:
-            process.join()
+        process.join()

@@ -49,9 +49,13 @@ class Checkpoint(L.Callback):
 
     def _save(self, trainer: L.Trainer) -> None:
         temporary = self.path.with_suffix(f".{os.getpid()}.tmp")  # a process that was taken for dead may write as well
-        trainer.save_checkpoint(temporary)
-        if trainer.is_global_zero:
-            temporary.replace(self.path)
+        try:
+            trainer.save_checkpoint(temporary)
+            if trainer.is_global_zero:
+                temporary.replace(self.path)
+        except (OSError, RuntimeError) as error:  # torch says of a full disk that its writer failed
+            temporary.unlink(missing_ok=True)
+            warnings.warn(f"{self.path} cannot be written ({error}): the run goes on without it.", stacklevel=2)
         self._written = time.monotonic()
 
 

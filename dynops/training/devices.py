@@ -3,7 +3,7 @@
 import multiprocessing
 import os
 import tempfile
-from collections.abc import Callable
+import time
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -21,6 +21,7 @@ from dynops.training.outcome import Epoch
 from dynops.training.program import Program
 
 PATIENCE = timedelta(minutes=30)  # how long a process waits for the others
+SIGN = 1.0  # seconds between two signs of the first process that it gets on
 PAUSE = 0.02  # seconds between two looks at what the processes say
 PARTING = 10.0  # seconds that a process has to end by itself after the records
 
@@ -38,7 +39,7 @@ def train_on_devices(program: Program) -> list[RunRecord]:
     said, heard = context.SimpleQueue(), context.SimpleQueue()
     with tempfile.TemporaryDirectory() as folder:
         arguments = (
-            replace(program, accelerator=accelerator, on_epoch=None),
+            replace(program, accelerator=accelerator, on_epoch=None, on_step=None),
             Path(folder) / "meeting",
             torch.get_num_threads(),
             multiprocessing.get_start_method(allow_none=True),
@@ -47,7 +48,7 @@ def train_on_devices(program: Program) -> list[RunRecord]:
         processes = start_processes(_work, arguments, program.devices, join=False, start_method="spawn")
         assert isinstance(processes, ProcessContext)
         try:
-            records = _listen(processes, said, heard, program.on_epoch)
+            records = _listen(processes, said, heard, program)
             for process in processes.processes:
                 process.join(PARTING)
             return records
@@ -70,10 +71,8 @@ def _check(program: Program, accelerator: str) -> None:
         )
 
 
-def _listen(
-    processes: ProcessContext, said: Any, heard: Any, on_epoch: Callable[[Epoch], None] | None
-) -> list[RunRecord]:
-    """Wait for the records; pass on each epoch, and what went wrong."""
+def _listen(processes: ProcessContext, said: Any, heard: Any, program: Program) -> list[RunRecord]:
+    """Wait for the records; pass on each epoch, that there are steps, and what went wrong."""
     while True:
         over, failure = False, None
         try:
@@ -86,8 +85,12 @@ def _listen(
                 raise message
             if isinstance(message, list):
                 return message
-            if on_epoch is not None:
-                on_epoch(message)
+            if message is None:
+                if program.on_step is not None:
+                    program.on_step()
+                continue
+            if program.on_epoch is not None:
+                program.on_epoch(message)
             heard.put(True)  # only now is the epoch's checkpoint written, as on one device
         if failure is not None:
             raise failure
@@ -105,9 +108,19 @@ def _work(rank: int, program: Program, meeting: Path, threads: int, start: str |
         said.put(epoch)
         heard.get()
 
+    last = time.monotonic()
+
+    def on_step() -> None:
+        nonlocal last
+        if time.monotonic() - last > SIGN:
+            last = time.monotonic()
+            said.put(None)
+
     try:
         _meet(rank, program, meeting)
-        records = replace(program, rank=rank, on_epoch=None if rank else on_epoch).run()
+        if rank == 0:
+            program = replace(program, on_epoch=on_epoch, on_step=on_step)
+        records = replace(program, rank=rank).run()
         if rank == 0:
             said.put(records)
     except DynopsError as error:

@@ -62,6 +62,7 @@ class Program:
     images: Mapping[int, int]
     averaged: Sequence[str]
     on_epoch: Callable[[Epoch], None] | None
+    on_step: Callable[[], None] | None = None
     devices: int = 1
     """How many processes, each with a device, train at once."""
     workers: int | None = None
@@ -82,7 +83,7 @@ class Program:
         gpus = range(torch.cuda.device_count())
         with own_settings(), torch.random.fork_rng(devices=gpus), naming_lost_workers():
             networks = [self._start(seed, dataset) for seed, dataset in zip(self.seeds, datasets, strict=True)]
-            task = Task(self._learner(networks, datasets), datasets, self.recipe, self.on_epoch)
+            task = Task(self._learner(networks, datasets), datasets, self.recipe, self.on_epoch, self.on_step)
             trainer = self._fit(task, datasets)
             if self.rank:
                 return []

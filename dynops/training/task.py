@@ -70,6 +70,7 @@ class Task(L.LightningModule):
         datasets: Sequence[Dataset],
         recipe: Recipe,
         on_epoch: Callable[[Epoch], None] | None,
+        on_step: Callable[[], None] | None = None,
     ) -> None:
         """Prepare to learn.
 
@@ -78,6 +79,7 @@ class Task(L.LightningModule):
             datasets: one for each network; all of one task, with one mask.
             recipe: how it is trained.
             on_epoch: called after each epoch with its entry of the history, or with the mean of the networks' entries.
+            on_step: called after each step and each batch that is evaluated.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -89,6 +91,7 @@ class Task(L.LightningModule):
         self.recipe = recipe
         self.classification = datasets[0].task == "classification"
         self.on_epoch = on_epoch
+        self.on_step = on_step or (lambda: None)
         self.histories: list[list[Epoch]] = [[] for _ in datasets]
         self.reasons = ["" for _ in datasets]
         self.step_seconds: list[float] = []
@@ -116,8 +119,10 @@ class Task(L.LightningModule):
             self._optimiser.zero_grad()
             self.train_loss.add(self._follow(inputs, targets).unsqueeze(1))
             self._step()
+            self.on_step()
 
     def validation_step(self, batch: tuple[Tensor, Tensor], number: int) -> None:
+        self.on_step()
         if not len(batch[1]):
             return  # the other devices have it all
         output, target = self._answered(self.judged, *batch)

@@ -28,6 +28,7 @@ def train(
     devices: int = 1,
     workers: int | None = None,
     on_epoch: Callable[[Epoch], None] | None = None,
+    on_step: Callable[[], None] | None = None,
 ) -> RunRecord:
     """Train a network from its initial weights, evaluate it after each epoch, and say what happened.
 
@@ -53,6 +54,7 @@ def train(
         workers: processes that decode images in files, for each device and split; 0 for none beside the one that
             trains. By default as many as the CPUs, shared out among the devices. The result does not depend on it.
         on_epoch: called with the history's newest entry after each epoch.
+        on_step: called after each step and each batch that is evaluated, or now and then where devices share them.
     Returns:
         The record; a training that leaves the finite numbers is recorded as diverged, with its reason, and scored as
         a trivial predictor.
@@ -75,6 +77,7 @@ def train(
         images={seed: images},
         averaged=averaged,
         on_epoch=on_epoch,
+        on_step=on_step,
         devices=devices,
         workers=workers,
     )
@@ -94,6 +97,7 @@ def train_together(
     images: Mapping[int, int] | None = None,
     averaged: Sequence[str] = (),
     on_epoch: Callable[[Epoch], None] | None = None,
+    on_step: Callable[[], None] | None = None,
 ) -> list[RunRecord]:
     """Train a network with several seeds as one program, each as `train` does, up to the rounding of sums.
 
@@ -116,6 +120,7 @@ def train_together(
         images: how many evaluated inputs are kept, with their kernels, in the record of a seed; none where left out.
         averaged: as in `train`, with batches as large; seed after seed.
         on_epoch: called after each epoch with the mean of the history's newest entries.
+        on_step: as in `train`.
     Returns:
         The records, in the order of the seeds.
     Raises:
@@ -138,5 +143,6 @@ def train_together(
         images=images or {},
         averaged=averaged,
         on_epoch=on_epoch,
+        on_step=on_step,
     )
     return program.run()

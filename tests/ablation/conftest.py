@@ -1,20 +1,24 @@
 """What the tests of the ablation layer share."""
 
+import importlib.util
+import json
 import multiprocessing
 import os
 import signal
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import optuna
 import pytest
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 
 from dynops.ablation import read_study
+from dynops.ablation.database import shared_at
 from dynops.records import RunRecord
 
 Table = dict[str, dict[int, float]]
@@ -81,18 +85,46 @@ def start() -> Iterator[Callable[..., Started]]:
         each.process.join()
 
 
-@pytest.fixture(scope="session")
-def check_nothing_lost_nothing_twice() -> Callable[[Path, int], None]:
-    """Check that a study has one accepted record a point, and that its ledger says the same."""
+def note(file: Path, test: str, faults: int, expected: int, points: Counter[str]) -> None:
+    """Add a line to the table of faults."""
+    found = {"faults": faults, "expected": expected, "found": len(points), "twice": points.total() - len(points)}
+    with open(file, "a") as lines:
+        lines.write(json.dumps({"test": test} | found) + "\n")
 
-    def check(folder: Path, expected: int) -> None:
+
+@pytest.fixture(scope="session")
+def own_tests() -> Callable[[str], ModuleType]:
+    """Import a module that stands beside the tests, under its own name, so that other processes find its functions."""
+
+    def load(name: str) -> ModuleType:
+        if name not in sys.modules:
+            spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
+            assert spec is not None
+            assert spec.loader is not None
+            sys.modules[name] = importlib.util.module_from_spec(spec)
+            spec.loader.exec_module(sys.modules[name])
+        return sys.modules[name]
+
+    return load
+
+
+@pytest.fixture
+def check_nothing_lost_nothing_twice(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Check that a study has one accepted record a point, and that its ledger says the same.
+
+    With `--faults FILE` a line goes there: what the test did to the study, and what was found.
+    """
+
+    def check(folder: Path, expected: int, faults: int = 0) -> None:
         plan, records = read_study(folder)
         points = Counter(record.point for record in records if record.accepted)
+        if faults and (file := request.config.getoption("--faults")):
+            note(Path(file), request.node.name, faults, expected, points)
         assert len(points) == expected
         assert set(points.values()) == {1}
-        journal = str(folder / "journal.log")
-        storage = JournalStorage(JournalFileBackend(journal, lock_obj=JournalFileOpenLock(journal)))
-        trials = optuna.load_study(study_name=plan.name, storage=storage).trials
+        with closing(shared_at(folder)) as shared:
+            trials = optuna.load_study(study_name=shared.name(plan), storage=shared.storage).trials
+            leases = len(shared.leases)
         completed = [trial for trial in trials if trial.state == optuna.trial.TrialState.COMPLETE]
         assert sorted(trial.user_attrs["point"] for trial in completed) == sorted(points)
         assert all(trial.state.is_finished() for trial in trials)
@@ -100,7 +132,7 @@ def check_nothing_lost_nothing_twice() -> Callable[[Path, int], None]:
         for trial in completed:
             assert trial.value == values[trial.user_attrs["point"]]
             assert set(trial.params) == {factor.name for factor in plan.factors}
-        assert not [path for path in (folder / "leases").iterdir() if path.name.isdigit()]
+        assert not leases
 
     return check
 

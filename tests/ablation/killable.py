@@ -15,7 +15,9 @@ from typing import Any
 
 from dynops import Dynamic, Static, Window, zoo
 from dynops.ablation import Factor, Job, Study, Tuning, leases, worker
+from dynops.ablation import workers as coordinator
 from dynops.ablation.ledger import Ledger
+from dynops.ablation.shared import InFolder, Shared
 from dynops.cli import command
 from dynops.records import RunRecord
 
@@ -45,10 +47,12 @@ def make(run: Callable[[Job], RunRecord], **changes: Any) -> Study:
 
 
 def record_of(job: Job) -> RunRecord:
-    """A result that depends on the cell and the seed alone."""
+    """A result that depends on the cell and the seed alone, but for the process that is its device."""
     value = int(job.spec.fingerprint(), 16) % 1000 / 1000 + job.seed / 1e6
     history = ({"epoch": 1.0, "loss": 1.0, "accuracy": value},)
-    return RunRecord(seed=job.seed, status="complete", metrics={"accuracy": value}, history=history, device="none")
+    return RunRecord(
+        seed=job.seed, status="complete", metrics={"accuracy": value}, history=history, device=str(os.getpid())
+    )
 
 
 def die(*arguments: Any) -> None:
@@ -70,9 +74,9 @@ def before_call(number: int, function: Callable[..., Any], act: Callable[..., No
     return counted
 
 
-def tear(path: Path, record: RunRecord) -> None:
+def tear(shared: Shared, record: RunRecord) -> None:
     """Write half a line, then die."""
-    with open(path, "a") as file:
+    with open(shared.folder / "records.jsonl", "a") as file:
         file.write(record.to_json()[:50])
     die()
 
@@ -90,13 +94,15 @@ def plant(moment: str, number: int) -> None:
     if moment == "between result and ledger":
         Ledger.end = before_call(number, Ledger.end, die)
     elif moment == "between ledger and records":
-        worker.append_record = before_call(number, worker.append_record, die)
+        InFolder.append = before_call(number, InFolder.append, die)
     elif moment == "while a record is written":
-        worker.append_record = before_call(number, worker.append_record, tear)
+        InFolder.append = before_call(number, InFolder.append, tear)
     elif moment == "while the journal is written":
         Ledger.end = before_call(number, Ledger.end, tear_journal)
     elif moment == "while a point is taken":
         Ledger._start = before_call(number, Ledger._start, die)
+    elif moment == "when it joins":
+        worker.Worker._join = before_call(number, worker.Worker._join, die)
     elif moment == "between records and TensorBoard":
         worker.write_run = before_call(number, worker.write_run, die)
 
@@ -152,10 +158,13 @@ def main(
     together: bool = False,
     tuned: bool = False,
     workers: int = 1,
+    storage: str | None = None,
+    retry_failed: bool = False,
 ) -> None:
     """Run the study; die at the moment."""
-    again = partial(build, folder, moment, number, seconds, seeds, together, tuned)
-    again().execute(folder, workers, again=again)
+    coordinator.MOST_DEATHS = 1
+    maker = partial(build, folder, moment, number, seconds, seeds, together, tuned)
+    maker().execute(folder, workers, storage=storage, retry_failed=retry_failed, maker=maker)
 
 
 if __name__ == "__main__":

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from dynops.ablation import Job, Study, read_study, resume, worker
+from dynops.ablation import Job, Study, read_study, worker
 from dynops.ablation.ledger import Ledger
+from dynops.ablation.shared import InFolder
 from dynops.records import RunRecord
 
 CELLS = ["static,small", "static,large", "pixel,small", "pixel,large"]
@@ -105,7 +106,7 @@ def test_a_failure_is_one_of_each_seed_and_the_next_cell_goes_on(tmp_path: Path)
     ]
     assert all("ZeroDivisionError: planted" in record.reason for record in failed)
     runner = Runner()
-    again = make(runner).execute(tmp_path)
+    again = make(runner).execute(tmp_path, retry_failed=True)
     assert runner.calls == [("kernel=static,window=large", [0, 1])]
     assert len(by_point(again)) == 8
 
@@ -119,7 +120,7 @@ def test_a_record_without_the_outcome_fails_alone(tmp_path: Path) -> None:
     assert [record.accepted for record in records] == [True, False] * 4
     assert records[1].reason == "record has metrics []: must hold 'accuracy', the outcome."
     runner = Runner()
-    make(runner).execute(tmp_path)
+    make(runner).execute(tmp_path, retry_failed=True)
     assert [seeds for _, seeds in runner.calls] == [[1]] * 4
 
 
@@ -155,11 +156,11 @@ def kill_before(patched: pytest.MonkeyPatch, step: str, number: int) -> None:
     def kill(*arguments: Any) -> None:
         raise Killed
 
-    place: Any = {"write_atomically": resume, "end": Ledger}.get(step, worker)
+    place: Any = {"write_run": worker, "end": Ledger}.get(step, InFolder)
     patched.setattr(place, step, killable.before_call(number, getattr(place, step), kill))
 
 
-@pytest.mark.parametrize("step", ["end", "append_record", "write_run"])
+@pytest.mark.parametrize("step", ["end", "append", "write_run"])
 def test_results_of_a_cell_count_wherever_the_process_ends_after_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -175,7 +176,7 @@ def test_results_of_a_cell_count_wherever_the_process_ends_after_them(
 
 def test_a_seed_without_a_result_is_run_again_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
-        kill_before(patched, "write_atomically", 4)
+        kill_before(patched, "keep", 4)
         with pytest.raises(Killed):
             make(Runner()).execute(tmp_path)
     runner = Runner()

@@ -87,14 +87,27 @@ def test_a_failure_keeps_its_traceback_and_the_study_goes_on(tmp_path: Path) -> 
     assert sum(record.accepted for record in records) == 6
 
 
-def test_a_failed_point_is_tried_again_by_the_next_start(tmp_path: Path) -> None:
+def test_failed_points_are_run_again_if_that_is_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make(failing("kernel=pixel")).execute(tmp_path)
+    assert "4 runs failed. `retry_failed` (--retry-failed) runs what failed again" in capsys.readouterr().out
     jobs: list[Job] = []
-    records = make(noting(jobs)).execute(tmp_path)
+    assert len(make(noting(jobs)).execute(tmp_path)) == 8
+    assert not jobs, "a failure is not run again without a word"
+    records = make(noting(jobs), seeds=range(3)).execute(tmp_path, retry_failed=True)
     assert len(jobs) == 4
     assert all("kernel=pixel" in str(job.folder) for job in jobs)
-    assert sum(record.accepted for record in records) == 8
+    assert sum(record.accepted for record in records) == 8, "and nothing else, though four points of seed 2 are missing"
     assert sum(not record.accepted for record in records) == 4
+    assert sum(record.accepted for record in make(noting(jobs), seeds=range(3)).execute(tmp_path)) == 12
+
+
+def test_what_fails_again_is_not_run_for_ever(tmp_path: Path) -> None:
+    make(failing("kernel=pixel")).execute(tmp_path)
+    for times in (2, 3):
+        records = make(failing("kernel=pixel")).execute(tmp_path, retry_failed=True)
+        assert sum(not record.accepted for record in records) == 4 * times
+    (tmp_path / "journal.log").unlink()
+    assert len(make(failing("kernel=pixel")).execute(tmp_path)) == len(records), "the ledger is made anew from records"
 
 
 def test_a_diverged_run_is_a_result(tmp_path: Path) -> None:

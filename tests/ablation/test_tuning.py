@@ -220,7 +220,7 @@ def test_an_edited_registration_is_found_out(tmp_path: Path) -> None:
             hash=make(scored([]), hypotheses=(CLAIM,), question="Another?").plan().statement().fingerprint()
         ),
     )
-    with pytest.raises(StudyError, match=r"in its records, .* in journal\.log: must be equal"):
+    with pytest.raises(StudyError, match=r"in its records, .* in Optuna's storage: must be equal"):
         study.execute(tmp_path)
 
 

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 import torch
 
-from dynops.ablation import Job, Study, read_study, resume, workers
-from dynops.ablation.leases import Leases, Tenure
+from dynops.ablation import Job, Study, read_study, workers
+from dynops.ablation.leases import FolderLeases, Tenure
+from dynops.ablation.shared import InFolder
 from dynops.errors import SpecError
 from dynops.records import RunRecord
 
@@ -166,9 +167,9 @@ def test_a_point_of_which_processes_die_is_given_up(tmp_path: Path, start: Start
     end(start(tmp_path))
     _, records = read_study(tmp_path)
     (reason,) = (record.reason for record in records if not record.accepted)
-    assert reason.startswith("The process that ran it died, 3 times in a row and without a word")
+    assert reason.startswith("The process that ran it died or hung, 3 times in a row and without a word")
     assert sorted(record.status for record in records) == ["complete"] * 7 + ["failed"]
-    end(start(tmp_path))
+    end(start(tmp_path, "--retry-failed"))
     assert sum(record.accepted for record in read_study(tmp_path)[1]) == 8
 
 
@@ -183,11 +184,27 @@ def test_two_coordinators_at_once(
 
 
 def test_a_coordinator_says_that_all_its_workers_died(tmp_path: Path, start: Start) -> None:
-    code, said = start(tmp_path, "--workers=2", "--moment=in the middle of a run", "--number=1").finish()
+    code, said = start(tmp_path, "--workers=2", "--moment=when it joins", "--number=1").finish()
     assert code == 2
     said = " ".join(said.split())
     assert "has no worker left: Worker 1 ended by signal 9," in said
     assert "The same command goes on from here." in said
+
+
+def test_another_worker_takes_the_place_of_one_that_died(
+    tmp_path: Path, start: Start, check_nothing_lost_nothing_twice: Check
+) -> None:
+    coordinator = start(tmp_path, "--workers=2", "--seconds=0.5", "--seeds=8")
+    began = time.monotonic()
+    while not (tmp_path / "executions").exists() or len(processes(tmp_path)) < 2:
+        assert time.monotonic() - began < 120
+        time.sleep(0.05)
+    for process in processes(tmp_path):
+        os.kill(int(process), signal.SIGKILL)
+    (said,) = end(coordinator)
+    assert said.count("ended by signal 9") == said.count("Another takes its place.") == 2
+    check_nothing_lost_nothing_twice(tmp_path, 32)
+    assert len(processes(tmp_path)) > 2
 
 
 def test_ctrl_c_ends_the_workers(tmp_path: Path, start: Start, check_nothing_lost_nothing_twice: Check) -> None:
@@ -204,15 +221,15 @@ def test_ctrl_c_ends_the_workers(tmp_path: Path, start: Start, check_nothing_los
     for process in processes(tmp_path):
         with pytest.raises(ProcessLookupError):
             os.kill(int(process), 0)
-    assert set(Leases(tmp_path).tenures().values()) <= {Tenure.GIVEN_BACK}
+    assert set(FolderLeases(tmp_path).tenures().values()) <= {Tenure.GIVEN_BACK}
     end(start(tmp_path, "--seeds=8"))
     check_nothing_lost_nothing_twice(tmp_path, 32)
 
 
 def test_a_study_of_closures_says_what_it_needs(tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"workers has 2, the study can't be sent to another process .* pass `again`"):
+    with pytest.raises(SpecError, match=r"workers has 2, the study can't be sent to another process .* pass `maker`"):
         make(killable.record_of).execute(tmp_path, workers=2)
-    with pytest.raises(SpecError, match="workers has 0: must be at least 1"):
+    with pytest.raises(SpecError, match="workers has 0: must be an integer of at least 1"):
         make(killable.record_of).execute(tmp_path, workers=0)
 
 
@@ -253,7 +270,8 @@ def test_the_first_result_of_a_point_stays(tmp_path: Path, monkeypatch: pytest.M
 
         monkeypatch.setattr(os, "link", refuse)
     first, second = (RunRecord(levels={"a": "b"}, seed=0, status="complete", metrics={"x": x}) for x in (0.1, 0.2))
-    assert resume.keep_result(tmp_path, first)
-    assert not resume.keep_result(tmp_path, second)
+    assert InFolder(tmp_path).keep(first)
+    assert not InFolder(tmp_path).keep(second)
+    assert InFolder(tmp_path).keep(first), "it is its own result"
     (kept,) = (path for path in tmp_path.rglob("*") if path.is_file())
     assert RunRecord.from_json(kept.read_text()) == first

@@ -18,9 +18,9 @@ from optuna.study import StudyDirection
 from optuna.trial import Trial, TrialState
 
 from dynops.ablation.designs import Levels
-from dynops.ablation.ledger import JOURNAL
 from dynops.ablation.searches.plan import Numbers, SearchPlan
 from dynops.ablation.searches.trials import PointTrial
+from dynops.ablation.shared import JOURNAL
 from dynops.specs import digest
 
 CANDIDATES = 24

@@ -10,13 +10,13 @@ from typing import Any
 import optuna
 
 from dynops.ablation.factor import Factor
+from dynops.ablation.job import Job
 from dynops.ablation.searches.plan import Numbers, Objective, SearchPlan, read_search
 from dynops.ablation.searches.progress import SearchProgress
 from dynops.ablation.searches.sampling import MOST_PROPOSALS, Asked, Sampling
 from dynops.ablation.searches.tensorboard import write_trial
 from dynops.ablation.searches.trials import PointTrial, trials_of
 from dynops.ablation.store import RECORDS, held, write_study
-from dynops.ablation.study import Job
 from dynops.errors import DynopsError, RecordError, StudyError
 from dynops.records import RunRecord, append_record, cell_name
 from dynops.specs import Spec
