@@ -122,7 +122,7 @@ def conduct(
         made,
         known,
         data=data,
-        root=None if root is None else str(root),
+        root=None if root is None else str(root.resolve()),
         fraction=fraction,
         seeds=seeds,
         first_seed=first_seed,

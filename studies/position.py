@@ -9,6 +9,7 @@ that a fixed, invisible map of positions points at: 0.75 at best for a kernel th
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from dynops.data import SelectorShift
 from dynops.nets import Bare
 from dynops.records import RunRecord
 from dynops.training import Experiment, Recipe
+from studies.running import execute
+from studies.setting import Conditions
 
 NOTHING = 0.02  # of an error that is 0.75 at best without positions
 KERNELS: dict[str, Kernel] = {
@@ -88,7 +91,21 @@ def study(steps: int, seeds: int, run: Callable[[Job], RunRecord]) -> Study:
     )
 
 
-def main(seeds: int = 8, steps: int = 800, folder: Path = Path("runs/position"), accelerator: str = "auto") -> None:
+def made(steps: int, seeds: int, accelerator: str = "auto") -> Study:
+    """Make the study from plain values, here or in another process."""
+    found = study(steps, seeds, Conditions(accelerator=accelerator).run)
+    for cell in found.cells():
+        cell.check(0, accelerator=accelerator)
+    return found
+
+
+def main(
+    seeds: int = 8,
+    steps: int = 800,
+    folder: Path = Path("runs/position"),
+    accelerator: str = "auto",
+    **running: Any,
+) -> None:
     """Run the study and print its verdicts; started again, it goes on where it was.
 
     Args:
@@ -96,16 +113,9 @@ def main(seeds: int = 8, steps: int = 800, folder: Path = Path("runs/position"),
         steps: training steps of each run, an even number.
         folder: where records and report go.
         accelerator: `cpu`, `cuda` or `mps`; `auto` takes the best one of this machine.
+        running: by whom; options of `studies.running.execute`.
     """
-
-    def run(job: Job) -> RunRecord:
-        assert isinstance(job.spec, Experiment)
-        return job.spec.run(job.seed, folder=job.folder, accelerator=accelerator, on_epoch=job.on_epoch)
-
-    made = study(steps, seeds, run)
-    for cell in made.cells():
-        cell.check(0, accelerator=accelerator)
-    made.execute(folder)
+    execute(partial(made, steps, seeds, accelerator), folder, **running)
     show(report(folder))
 
 

@@ -10,6 +10,7 @@ what theory says.
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -26,6 +27,8 @@ from dynops.records import RunRecord, write_atomically
 from dynops.specs import one_of
 from dynops.training import Experiment, Recipe
 from studies.probe_operators import FLOOR, GROUPS, SUBJECTS, TASKS, Subject
+from studies.running import execute
+from studies.setting import Conditions
 
 TOLERANCE = 0.05
 
@@ -88,8 +91,22 @@ def table(records: Sequence[RunRecord]) -> tuple[list[str], list[list[str]]]:
     return ["operator", "parameters", *tasks], rows
 
 
+def made(steps: int, seeds: int, group: str, accelerator: str = "auto") -> Study:
+    """Make the study of a group of operators from plain values, here or in another process."""
+    operators = tuple(GROUPS[group])
+    found = study(steps, seeds, Conditions(accelerator=accelerator).run, operators, name=_name(group))
+    for cell in found.cells()[: len(operators)]:  # all operators on one task
+        cell.check(0, accelerator=accelerator)
+    return found
+
+
 def main(
-    seeds: int = 2, steps: int = 800, group: str = "axes", folder: Path | None = None, accelerator: str = "auto"
+    seeds: int = 2,
+    steps: int = 800,
+    group: str = "axes",
+    folder: Path | None = None,
+    accelerator: str = "auto",
+    **running: Any,
 ) -> None:
     """Run the probes and print the table; started again, it goes on where it was.
 
@@ -99,22 +116,13 @@ def main(
         group: which operators: `axes`, the parts one at a time, or a group of the zoo.
         folder: where records and report go; runs/probes, or runs/probes-GROUP, by default.
         accelerator: `cpu`, `cuda` or `mps`; `auto` takes the best one of this machine.
+        running: by whom; options of `studies.running.execute`.
     """
     if steps < 2 or steps % 2:
         raise SpecError(f"steps has {steps}: must be an even number of at least 2.")
     one_of("group", group, tuple(GROUPS))
-    name = "probes" if group == "axes" else f"probes-{group}"
-    folder = folder or Path("runs") / name
-
-    def run(job: Job) -> RunRecord:
-        assert isinstance(job.spec, Experiment)
-        return job.spec.run(job.seed, folder=job.folder, accelerator=accelerator, on_epoch=job.on_epoch)
-
-    operators = tuple(GROUPS[group])
-    probes = study(steps, seeds, run, operators, name=name)
-    for cell in probes.cells()[: len(operators)]:  # all operators on one task
-        cell.check(0, accelerator=accelerator)
-    records = probes.execute(folder)
+    folder = folder or Path("runs") / _name(group)
+    records = execute(partial(made, steps, seeds, group, accelerator), folder, **running)
     head, rows = table(records)
     console = Console()
     title = f"Mean square error over {seeds} seeds; (theory) where it differs by {TOLERANCE} or more"
@@ -128,6 +136,10 @@ def main(
     write_atomically(folder / "probes.md", "".join(f"| {' | '.join(line)} |\n" for line in lines))
     report(folder)
     console.print(f"Table: {folder / 'probes.md'}. Report: {folder / 'report.md'}", highlight=False, soft_wrap=True)
+
+
+def _name(group: str) -> str:
+    return "probes" if group == "axes" else f"probes-{group}"
 
 
 def _shown(loss: float, expected: float | None) -> str:

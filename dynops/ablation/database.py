@@ -76,7 +76,7 @@ class InDatabase(Shared):
             yield
 
     def plan(self) -> Plan | None:
-        self.look()
+        self._fetch()
         return read_plan(self.folder, Plan, "study") if (self.folder / RECORDS).exists() else None
 
     def read(self) -> tuple[Plan, list[RunRecord]] | None:
@@ -129,6 +129,14 @@ class InDatabase(Shared):
         """Do nothing: a database leaves nothing half written."""
 
     def look(self) -> None:
+        try:
+            self._fetch()
+        except Exception as error:
+            if self.outage(error) is None:
+                raise
+
+    def _fetch(self) -> None:
+        """Add to the copy what is new."""
         with held(self.folder, wait=True):
             known = self._known()
             with self._engine.connect() as connection:

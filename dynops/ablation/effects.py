@@ -155,8 +155,9 @@ def _points(records: Sequence[RunRecord], plan: Plan) -> tuple[Points, Points]:
     """Return the first result of each design point, and the first failure of each one without a result."""
     results: Points = {cell: {} for cell in plan.cell_names()}
     failures: Points = {cell: {} for cell in plan.cell_names()}
+    seeds = frozenset(plan.seeds)
     for record in records:
-        _check(record, plan)
+        _check(record, plan, seeds)
         cell = cell_name({factor.name: record.levels[factor.name] for factor in plan.factors})
         (results if record.accepted else failures)[cell].setdefault(record.seed, record)
     for cell, runs in failures.items():
@@ -164,12 +165,12 @@ def _points(records: Sequence[RunRecord], plan: Plan) -> tuple[Points, Points]:
     return results, failures
 
 
-def _check(record: RunRecord, plan: Plan) -> None:
+def _check(record: RunRecord, plan: Plan, seeds: frozenset[int]) -> None:
     known = {factor.name: factor.levels for factor in plan.factors}
     if set(record.levels) != set(known) or any(record.levels[name] not in levels for name, levels in known.items()):
         legal = "; ".join(f"{name}: {_listed(levels)}" for name, levels in known.items())
         raise RecordError(f"{_label(record)} has levels that the plan lacks: must have one of each factor. {legal}.")
-    if record.seed not in plan.seeds:
+    if record.seed not in seeds:
         raise RecordError(f"{_label(record)} has a seed that the plan lacks: must be one of {_listed(plan.seeds)}.")
     if record.accepted and plan.outcome not in record.metrics:
         raise RecordError(

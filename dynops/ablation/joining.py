@@ -28,4 +28,5 @@ def join(folder: Path, storage: str | None = None, *, retry_failed: bool = False
             f"{folder} has a study that does not say how it is made: must be executed with `maker`, a function of a "
             "module with plain arguments. Or run its own script here, with this folder."
         )
-    be_worker(made(text, Study), Call(folder=folder, storage=storage, retry=uuid4().hex if retry_failed else None))
+    call = Call(folder=folder, storage=storage, maker=text, retry=uuid4().hex if retry_failed else None)
+    be_worker(made(text, Study), call)

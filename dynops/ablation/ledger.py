@@ -10,7 +10,7 @@ from pathlib import Path
 
 import optuna
 from optuna.distributions import CategoricalDistribution
-from optuna.trial import FrozenTrial, Trial, TrialState, create_trial
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from dynops.ablation.leases import Tenure
 from dynops.ablation.plan import DesignPoint, Plan
@@ -127,8 +127,11 @@ class Ledger:
         taken = [heappop(self._queue)]
         if whole_cells:
             cell = self._points[taken[0][1]].levels
-            same = [each for each in self._queue if self._points[each[1]].levels == cell]
-            self._queue = [each for each in self._queue if each not in same]
+            same: list[tuple[int, str, int]] = []
+            others: list[tuple[int, str, int]] = []
+            for each in self._queue:
+                (same if self._points[each[1]].levels == cell else others).append(each)
+            self._queue = others
             heapify(self._queue)
             taken += sorted(each for each in same if self._waits(each[2]))
         for _, _, number in taken:
@@ -161,9 +164,10 @@ class Ledger:
 
     def _look_for_new_trials(self) -> None:
         """Queue what was enqueued since the last look, whoever did it; in the order of the design."""
+        known = [] if self._known else self._study.get_trials(deepcopy=False)  # one look for all, at first
         while True:
             try:
-                trial = self._trial(self._known)
+                trial = known[self._known] if self._known < len(known) else self._trial(self._known)
             except KeyError:
                 return
             point = trial.user_attrs.get(POINT)
@@ -175,12 +179,7 @@ class Ledger:
     def _start(self, number: int) -> bool:
         """Say that a trial runs; return False if another process said so."""
         identity = self._storage.get_trial_id_from_study_id_trial_number(self._study_id, number)
-        if not self._storage.set_trial_state_values(identity, TrialState.RUNNING):
-            return False
-        running = Trial(self._study, identity)
-        for name, distribution in self._distributions.items():
-            running.suggest_categorical(name, distribution.choices)  # the queued level, for Optuna's own tools to show
-        return True
+        return self._storage.set_trial_state_values(identity, TrialState.RUNNING)
 
     def _settle(self, trial: FrozenTrial, record: RunRecord | None) -> None:
         """End a trial that waits or runs, with the result of its point, or with none where another trial has it."""
@@ -195,9 +194,14 @@ class Ledger:
         return record.metrics[self._outcome]
 
     def _enqueue(self, point: str, *, losses: int = 0, retry: str | None = None) -> None:
-        design_point = self._points[point]
-        attributes = {POINT: point, "seed": design_point.seed, LOSSES: losses, RETRY: retry}
-        self._study.enqueue_trial(dict(design_point.levels), user_attrs=attributes)
+        levels, seed = self._points[point].levels, self._points[point].seed
+        waiting = create_trial(
+            state=TrialState.WAITING,
+            params=dict(levels),  # now and not when it starts, as each entry waits for the disk
+            distributions=dict(self._distributions),
+            user_attrs={POINT: point, "seed": seed, LOSSES: losses, RETRY: retry},
+        )
+        self._study.add_trial(waiting)
 
     def _finished(self, record: RunRecord) -> FrozenTrial:
         return create_trial(

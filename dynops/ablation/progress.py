@@ -1,7 +1,8 @@
 """One view of a whole study while it runs, read from its folder: what is done, what runs, and when it will end."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from statistics import fmean
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
 
@@ -25,6 +26,20 @@ from dynops.ablation.store import Tail, read_plan
 from dynops.records import RunRecord, cell_name
 
 ROWS = 12  # cells that are shown
+PAUSE = 0.5  # seconds between two looks at what others do, during a run
+
+
+@dataclass(kw_only=True)
+class _Cell:
+    """The results of a cell so far, in numbers that cost the same however many there are."""
+
+    best: float
+    runs: int = 0
+    total: float = 0.0
+
+    @property
+    def mean(self) -> float:
+        return self.total / self.runs
 
 
 class Progress:
@@ -35,8 +50,11 @@ class Progress:
         shared.look()
         self._plan = read_plan(shared.folder, Plan, "study")
         self._shared, self._tail = shared, Tail(shared.folder)
+        self._looked = time.monotonic()
         self._total = len(self._plan.seeds) * len(self._plan.cell_levels())
-        self._results: dict[str, list[float]] = {}
+        self._results: dict[str, _Cell] = {}
+        self.done = 0
+        """How many points have a result."""
         self._failed: set[str] = set()
         self._diverged = 0
         self._running = self._now = ""
@@ -48,11 +66,6 @@ class Progress:
         self._bar = self._bars.add_task(self._plan.name, total=self._total, completed=self.done)
         if self.done:
             self.say(f"{self.done} of {self._total} runs were done before; going on.")
-
-    @property
-    def done(self) -> int:
-        """How many points have a result."""
-        return sum(len(results) for results in self._results.values())
 
     @property
     def ended(self) -> int:
@@ -81,11 +94,12 @@ class Progress:
 
     def refresh(self) -> None:
         """Add a line for each run that has ended since the last call, whoever ran it, and count what runs."""
+        self._looked = time.monotonic()
         self._shared.look()
         for record in self._tail.read():
             self._count(record)
             self._line(record)
-        counts = {"running": len(self._shared.leases), "failed": len(self._failed), "diverged": self._diverged}
+        counts = {"running": self._shared.running(), "failed": len(self._failed), "diverged": self._diverged}
         said = [self._plan.name, *(f"{count} {what}" for what, count in counts.items() if count)]
         self._bars.update(self._bar, completed=self.done, description=", ".join(said))
 
@@ -99,7 +113,8 @@ class Progress:
     def epoch(self, metrics: Mapping[str, float]) -> None:
         """Show how far the run of this process is."""
         self._now = f"{self._running}, epoch {int(metrics['epoch'])}, loss {metrics['loss']:.3f}"
-        self.refresh()
+        if time.monotonic() - self._looked > PAUSE:
+            self.refresh()
 
     def wait(self, others: int) -> None:
         """Show that nothing is left but what others run."""
@@ -113,19 +128,23 @@ class Progress:
         """What stands above the bar, where somebody looks on: the best cells so far, and what this process does."""
         if not self._console.is_terminal:
             return []
-        best = sorted(self._results, key=lambda cell: fmean(self._results[cell]), reverse=self._plan.higher_is_better)
+        best = sorted(self._results, key=lambda cell: self._results[cell].mean, reverse=self._plan.higher_is_better)
         table = Table("cell", "runs", f"mean {self._plan.outcome}", "best", box=SIMPLE_HEAD, padding=(0, 1))
         for cell in best[:ROWS]:
             results = self._results[cell]
-            top = (max if self._plan.higher_is_better else min)(results)
-            table.add_row(cell, str(len(results)), f"{fmean(results):.4f}", f"{top:.4f}")
+            table.add_row(cell, str(results.runs), f"{results.mean:.4f}", f"{results.best:.4f}")
         if len(best) > ROWS:
             table.add_row(f"and {len(best) - ROWS} more", "", "", "")
         return [*([table] if best else []), *([Text(self._now)] if self._now else [])]
 
     def _count(self, record: RunRecord) -> None:
         if record.accepted:
-            self._results.setdefault(record.cell, []).append(record.metrics[self._plan.outcome])
+            value = record.metrics[self._plan.outcome]
+            seen = self._results.setdefault(record.cell, _Cell(best=value))
+            seen.best = (max if self._plan.higher_is_better else min)(seen.best, value)
+            seen.total += value
+            seen.runs += 1
+            self.done += 1
             self._failed.discard(record.point)
             self._diverged += record.status == "diverged"
         else:

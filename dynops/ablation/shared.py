@@ -81,7 +81,16 @@ class Shared(ABC):
 
     @abstractmethod
     def look(self) -> None:
-        """Bring the folder's records up to what is shared."""
+        """Bring the folder's records up to what is shared, if that can be reached."""
+
+    def running(self) -> int:
+        """How many trials run, as far as can be told."""
+        try:
+            return len(self.leases)
+        except Exception as error:  # whoever has a result to enter waits, and says so
+            if self.outage(error) is None:
+                raise
+            return 0
 
     @abstractmethod
     def close(self) -> None:

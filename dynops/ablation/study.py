@@ -168,27 +168,25 @@ class Study:
             StudyError: there is another study or another version of this one, or all workers died.
             SpecError: there are less than one worker, or the study can't be sent to another process.
         """
-        call = Call(folder=folder, storage=storage, retry=uuid4().hex if retry_failed else None)
+        said = None if maker is None else described(maker)
+        call = Call(folder=folder, storage=storage, maker=said, retry=uuid4().hex if retry_failed else None)
         if workers == 1:
-            return self.work(call, maker=maker)
+            return self.work(call)
         return share(maker or partial(replace, self), call, workers, devices)
 
-    def work(
-        self, call: Call, *, maker: "Callable[[], Study] | None" = None, hung: Callable[[], None] = lambda: None
-    ) -> list[RunRecord]:
+    def work(self, call: Call, *, hung: Callable[[], None] = lambda: None) -> list[RunRecord]:
         """Be one worker, and return all records when every point is settled.
 
         Args:
             call: what all workers of one call of `execute` are told.
-            maker: as in `execute`.
             hung: called from another thread if a run makes no progress for half an hour.
         Raises:
             StudyError: as in `execute`.
         """
         with closing(shared_at(call.folder, call.storage)) as shared:
             plan = self._stated(shared)
-            if maker is not None and (said := described(maker)) is not None:
-                shared.remember(said)
+            if call.maker is not None:
+                shared.remember(call.maker)
             if self.tuning is not None and plan.tuned is None:
                 plan = self._tuned(shared, plan, self.tuning, call.retry, hung)
             return self._worked(shared, plan, retry=call.retry, only_failed=call.retry is not None, hung=hung)

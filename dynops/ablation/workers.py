@@ -8,19 +8,20 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 
-from dynops.ablation.cluster import Ray
+from dynops.ablation.cluster import GONE, Ray
 from dynops.ablation.database import shared_at
+from dynops.ablation.plan import Plan
 from dynops.ablation.progress import Progress
 from dynops.ablation.shared import Shared
-from dynops.ablation.store import read_study
+from dynops.ablation.store import RECORDS, read_plan, read_study
 from dynops.ablation.tuning import FOLDER
 from dynops.errors import DynopsError, SpecError, StudyError
 from dynops.records import RunRecord
@@ -43,6 +44,8 @@ class Call:
     """Of the study, on each machine."""
     storage: str | None = None
     """The database where they meet; None: the folder."""
+    maker: str | None = None
+    """Says how the study is made again, where plain data can."""
     retry: str | None = None
     """Names the call, if it runs failed points again."""
 
@@ -50,7 +53,7 @@ class Call:
 class Work(Protocol):
     """What several processes can do together: a study."""
 
-    def work(self, call: Call, *, maker: Callable[[], Any], hung: Callable[[], None]) -> object:
+    def work(self, call: Call, *, hung: Callable[[], None]) -> object:
         """Be one worker."""
 
 
@@ -103,7 +106,7 @@ def share(maker: Callable[[], Work], call: Call, workers: int | Ray, devices: in
     """Run a study with several processes, show how far it is, and return its records; errors as in `Study.execute`."""
     if not isinstance(workers, Ray):
         at_least("workers", workers, 1)
-    work = partial(be_worker, maker, call)
+    work = partial(be_worker, maker, replace(call, folder=call.folder.resolve()))  # nodes have other folders to be in
     try:
         pickle.dumps(work)
     except (pickle.PicklingError, AttributeError, TypeError) as error:
@@ -136,7 +139,7 @@ def share(maker: Callable[[], Work], call: Call, workers: int | Ray, devices: in
 
 def be_worker(maker: Callable[[], Work], call: Call) -> None:
     """Make the study in this process, which is for that alone, and work on it; end the process if a run hangs."""
-    maker().work(call, maker=maker, hung=partial(os._exit, HUNG))
+    maker().work(call, hung=partial(os._exit, HUNG))
 
 
 class Slot:
@@ -182,7 +185,7 @@ class Slot:
         self._deaths = 1 if done > self._done else self._deaths + 1
         self._done = done
         said = self.ending()
-        if self.process.exitcode == REFUSED or self._deaths > MOST_DEATHS:
+        if self.process.exitcode in (REFUSED, GONE) or self._deaths > MOST_DEATHS:
             self._given_up = True
             return said
         self.start()
@@ -235,11 +238,14 @@ def _watch(shared: Shared, slots: Sequence[Slot]) -> None:
 
 def _stage(shared: Shared) -> Shared | None:
     """What is being run: the comparison, its tuning, or none as long as there is none."""
-    plan = shared.plan()
-    if plan is None:
+    shared.look()
+    if not (shared.folder / RECORDS).exists():
         return None
+    if read_plan(shared.folder, Plan, "study").tuned is not None:
+        return shared
     tuning = shared.part(FOLDER)
-    return tuning if plan.tuned is None and tuning.plan() is not None else shared
+    tuning.look()
+    return tuning if (tuning.folder / RECORDS).exists() else shared
 
 
 def _end(processes: Sequence[SpawnProcess]) -> None:

@@ -73,6 +73,14 @@ def size(tensors: Iterable[Tensor]) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
+def resident(name: str) -> int:
+    """Return a number of bytes that Linux counts of this process: `VmRSS`, resident now, or `VmHWM`, its peak."""
+    for line in (PROCESS / "status").read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return 1024 * int(line.split()[1])
+    raise LookupError(f"{PROCESS}/status has no {name}: Linux writes it.")
+
+
 def _peaks(place: Place, names: tuple[str, ...], threads: int) -> Peaks:
     torch.set_num_threads(threads)
     found: Peaks = {}
@@ -105,18 +113,11 @@ def _grown(run: Callable[[], Any], device: torch.device) -> int:
         del kept
         return torch.cuda.max_memory_allocated(device) - before
     (PROCESS / "clear_refs").write_text("5")  # the peak begins at what is resident now
-    before = _resident("VmRSS")
+    before = resident("VmRSS")
     kept = run()
-    after = _resident("VmHWM")
+    after = resident("VmHWM")
     del kept
     return after - before
-
-
-def _resident(name: str) -> int:
-    for line in (PROCESS / "status").read_text().splitlines():
-        if line.startswith(f"{name}:"):
-            return 1024 * int(line.split()[1])
-    raise LookupError(f"{PROCESS}/status has no {name}: Linux writes it.")
 
 
 def _give_back() -> None:

@@ -35,14 +35,14 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 
 
 class Started:
-    """`python killable.py FOLDER ...` in a process of its own, without the seconds that its imports take."""
+    """`python PROGRAM FOLDER ...` in a process of its own, without the seconds that its imports take."""
 
-    def __init__(self, folder: Path, *arguments: str) -> None:
+    def __init__(self, folder: Path, *arguments: str, program: Path = PROGRAM) -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["dynops.cli"])
         self.folder = folder
         self.log = folder.with_name(f"{folder.name}-{time.monotonic_ns()}.log")
-        script = SCRIPT.format(log=str(self.log), argv=[str(PROGRAM), str(folder), *arguments])
+        script = SCRIPT.format(log=str(self.log), argv=[str(program), str(folder), *arguments])
         self.process = context.Process(target=exec, args=(script,))
         self.process.start()
 
@@ -75,8 +75,8 @@ def start() -> Iterator[Callable[..., Started]]:
     """Start a study that can be killed; what is left of it at the test's end is killed."""
     started = []
 
-    def begin(folder: Path, *arguments: str) -> Started:
-        started.append(Started(folder, *arguments))
+    def begin(folder: Path, *arguments: str, program: Path = PROGRAM) -> Started:
+        started.append(Started(folder, *arguments, program=program))
         return started[-1]
 
     yield begin

@@ -10,7 +10,15 @@ from matplotlib.transforms import ScaledTranslation
 
 from dynops.ablation.effects import CellSummary, Effects
 from dynops.ablation.plan import Plan
-from dynops.ablation.reporting.drawing import Style, cell_legend, cell_styles, outcome_label, panels, seeds_shown
+from dynops.ablation.reporting.drawing import (
+    MOST_CELLS,
+    Style,
+    cell_legend,
+    cell_styles,
+    outcome_label,
+    panels,
+    seeds_shown,
+)
 from dynops.ablation.reporting.results import SCALES
 from dynops.ablation.statistics.pareto import undominated
 
@@ -20,6 +28,8 @@ WIDE = 8
 """Costs that differ by more than this factor get a logarithmic axis."""
 SMALL, LARGE = 5.0, 12.0
 """Size of a point that is never on the front, and of one that always is."""
+BEST = 24
+"""Cells that are drawn where there are too many, beside those on the front."""
 UNSURE = 8.0
 """Size of a point where there are too few seeds to say."""
 
@@ -28,9 +38,11 @@ def costs(plan: Plan, effects: Effects) -> Figure:
     """Draw each cell's mean outcome with its interval against its parameters and against its MACs.
 
     A line follows the cells with the best mean outcome at no more of the cost below. The larger a point, the more
-    resamples of the seeds have its cell on the front of outcome, parameters and MACs together.
+    resamples of the seeds have its cell on the front of outcome, parameters and MACs together. Of more than 100 cells
+    only the best ones and those on the front are drawn.
     """
-    cells = [cell for cell in effects.cells if cell.mean is not None]
+    known_cells = [cell for cell in effects.cells if cell.mean is not None]
+    cells = _drawn(known_cells, plan, effects)
     styles = cell_styles(plan)
     sizes = {each.cell: each.front_probability for each in effects.standings}
     known = any(size is not None for size in sizes.values())
@@ -47,9 +59,20 @@ def costs(plan: Plan, effects: Effects) -> Figure:
     sides[0].set_ylabel(outcome_label(effects.outcome, effects.unit, higher_is_better=plan.higher_is_better))
     drawn = f"{effects.outcome} against cost: {seeds_shown([cell.n for cell in cells], 'cell means')}"
     sized = "; the larger a point, the surer it is on the front of outcome and both costs" if known else ""
-    figure.suptitle(f"{drawn}\ngrey: the best mean at no more of this cost{sized}", fontsize=11)
+    few = f"\nof {len(known_cells):,} cells the {BEST} best, and those on the front" if cells != known_cells else ""
+    figure.suptitle(f"{drawn}\ngrey: the best mean at no more of this cost{sized}{few}", fontsize=11)
     cell_legend(figure, plan, [cell.name for cell in cells], lines=False)
     return figure
+
+
+def _drawn(cells: list[CellSummary], plan: Plan, effects: Effects) -> list[CellSummary]:
+    """All cells, or those that matter where there are too many."""
+    if len(cells) <= MOST_CELLS:
+        return cells
+    means = sorted((cell.mean for cell in cells if cell.mean is not None), reverse=plan.higher_is_better)
+    best = set(means[:BEST])
+    on_front = {each.cell for each in effects.standings if each.on_front}
+    return [cell for cell in cells if cell.mean in best or cell.name in on_front]
 
 
 def _size(probability: float | None) -> float:

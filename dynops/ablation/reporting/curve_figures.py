@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from math import ceil
+from statistics import fmean
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,6 +13,7 @@ from dynops.ablation.plan import Plan
 from dynops.ablation.reporting.drawing import (
     COLOURS,
     LINES,
+    MOST_CELLS,
     Style,
     cell_legend,
     cell_styles,
@@ -37,17 +39,29 @@ def curves(plan: Plan, records: Sequence[RunRecord]) -> Figure | None:
     """Draw the learning curves of each cell's complete runs, mean over seeds with a 95 % band; None without any.
 
     Up to eight cells share a panel for the training loss and one for the outcome. More are drawn in a panel for each
-    level of one factor, the outcome alone, with the curves of all other cells in grey behind.
+    level of one factor, the outcome alone, with the curves of all other cells in grey behind. Of more than 100 cells
+    the eight best are drawn.
     """
     keys = curve_keys(plan, records)
     if not keys:
         return None
     found = {key: learning(plan, records, key) for key in keys}
-    many = len(found[keys[-1]]) > FEW
-    return _by_panel(plan, found[keys[-1]], keys[-1]) if many else _together(plan, found)
+    cells = found[keys[-1]]
+    if FEW < len(cells) <= MOST_CELLS:
+        return _by_panel(plan, cells, keys[-1])
+    if len(cells) > MOST_CELLS:
+        best = _best(cells, higher_is_better=plan.higher_is_better and keys[-1] != "train_loss")
+        found = {key: {name: seeds for name, seeds in found[key].items() if name in best} for key in keys}
+    return _together(plan, found, len(cells))
 
 
-def _together(plan: Plan, found: Mapping[str, Curves]) -> Figure:
+def _best(found: Curves, *, higher_is_better: bool) -> set[str]:
+    """The cells whose last values, averaged over seeds, are best."""
+    ends = {name: fmean(list(curve.values())[-1] for curve in seeds.values()) for name, seeds in found.items()}
+    return set(sorted(ends, key=ends.__getitem__, reverse=higher_is_better)[:FEW])
+
+
+def _together(plan: Plan, found: Mapping[str, Curves], number: int) -> Figure:
     styles = cell_styles(plan)
     names = list(next(iter(found.values())))
     figure, sides = panels(len(found), width=10.5 if len(found) > 1 else 7.5, height=4.5 + 0.1 * len(names))
@@ -56,7 +70,8 @@ def _together(plan: Plan, found: Mapping[str, Curves]) -> Figure:
             _curve(axes, of_cells, name, styles[name], _scale(plan, key))
         axes.set_ylabel(_label(plan, key))
         _epochs(axes)
-    figure.suptitle(_title(next(iter(found.values()))))
+    left_out = f"\nthe {len(names)} of {number:,} cells whose curves end best" if number > len(names) else ""
+    figure.suptitle(_title(next(iter(found.values()))) + left_out)
     cell_legend(figure, plan, names, lines=True)
     return figure
 

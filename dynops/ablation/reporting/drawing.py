@@ -22,6 +22,8 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
 LINES: tuple[LineStyleType, ...] = ("-", "--", ":", "-.")
 MOST_NAMED = 12
 """Cells that a legend names one by one."""
+MOST_CELLS = 100
+"""Cells that are drawn one by one; of more, figures draw the best alone."""
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """All figures of a study: pure functions from records to matplotlib figures."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import combinations
 
@@ -10,7 +11,15 @@ from dynops.ablation.effects import Effects
 from dynops.ablation.plan import Plan
 from dynops.ablation.reporting.cost_figure import costs
 from dynops.ablation.reporting.curve_figures import curves
-from dynops.ablation.reporting.drawing import COLOURS, LINES, MARKERS, outcome_label, panels, seeds_shown
+from dynops.ablation.reporting.drawing import (
+    COLOURS,
+    LINES,
+    MARKERS,
+    MOST_CELLS,
+    outcome_label,
+    panels,
+    seeds_shown,
+)
 from dynops.ablation.reporting.forest import forest
 from dynops.ablation.reporting.heat_maps import kernel_maps
 from dynops.ablation.reporting.power_figure import power_curve
@@ -51,10 +60,10 @@ def _figures(plan: Plan, records: Sequence[RunRecord], effects: Effects) -> Iter
     ):
         if figure is not None:
             yield tag, figure
-    drawn = set()
+    drawn: set[str] = set()
     for record in counted(records, plan):
         cell = cell_of(record, plan)
-        if record.images.get("kernels") and cell not in drawn:
+        if record.images.get("kernels") and cell not in drawn and len(drawn) < MOST_CELLS:
             drawn.add(cell)
             yield f"kernels/{cell}", kernel_maps(record)
 
@@ -85,11 +94,12 @@ def interaction(plan: Plan, records: Sequence[RunRecord], across: str, by: str |
     figure, (axes,) = panels(1, width=8.0, height=4.8)
     lines = levels[by] if by else ("",)
     sizes = []
+    found = _by_levels(plan, records, (across, by) if by else (across,))
     for place, line in enumerate(lines):
         shift = 0.09 * (place - (len(lines) - 1) / 2)
         points = {}
         for position, level in enumerate(levels[across]):
-            values = _by_seed(plan, records, {across: level, **({by: line} if by else {})})
+            values = found.get((level, line) if by else (level,), [])
             if values:
                 sizes.append(len(values))
                 points[position + shift] = values
@@ -108,13 +118,18 @@ def interaction(plan: Plan, records: Sequence[RunRecord], across: str, by: str |
     return figure
 
 
-def _by_seed(plan: Plan, records: Sequence[RunRecord], held: Mapping[str, str]) -> list[float]:
-    cells = [levels for levels in plan.cell_levels() if held.items() <= levels.items()]
-    found: dict[int, list[float]] = {}
+def _by_levels(plan: Plan, records: Sequence[RunRecord], names: Sequence[str]) -> dict[tuple[str, ...], list[float]]:
+    """The outcome by the levels of some factors, in each seed that has all their cells."""
+    cells = Counter(tuple(levels[name] for name in names) for levels in plan.cell_levels())
+    found: dict[tuple[str, ...], dict[int, list[float]]] = {}
     for record in counted(records, plan):
-        if record.accepted and plan.outcome in record.metrics and held.items() <= record.levels.items():
-            found.setdefault(record.seed, []).append(record.metrics[plan.outcome] * SCALES[plan.unit])
-    return [sum(values) / len(values) for values in found.values() if len(values) == len(cells)]
+        if record.accepted and plan.outcome in record.metrics:
+            of_seed = found.setdefault(tuple(record.levels[name] for name in names), {})
+            of_seed.setdefault(record.seed, []).append(record.metrics[plan.outcome] * SCALES[plan.unit])
+    return {
+        levels: [sum(values) / len(values) for values in of_seed.values() if len(values) == cells[levels]]
+        for levels, of_seed in found.items()
+    }
 
 
 def _profile(axes: Axes, points: Mapping[float, Sequence[float]], place: int, label: str) -> None:

@@ -10,6 +10,7 @@ from tensorboard.plugins.custom_scalar import layout_pb2, metadata
 
 from dynops.ablation.effects import Effects
 from dynops.ablation.plan import Plan
+from dynops.ablation.reporting.drawing import MOST_CELLS
 from dynops.ablation.reporting.learning import averaged, curve_keys, learning, with_intervals
 from dynops.ablation.reporting.results import SCALES, comparable
 from dynops.ablation.verdicts import FEWEST_SEEDS, Effect, mean_interval
@@ -25,6 +26,8 @@ MEANS = "mean"
 """Folder of the runs that hold mean curves; each has a colour of its own in every chart."""
 CELL = "cell"
 """Names the charts and runs of cells, apart from those of factors: TensorBoard's colours then repeat less."""
+EVERY = 50
+"""Twice this number of seeds are looked at one by one."""
 ROOT_RUN = "."
 ENDS = ("estimate", "low", "high")
 
@@ -58,7 +61,7 @@ def mean_curves(plan: Plan, records: Sequence[RunRecord], level: float) -> Itera
     """Yield charts of the learning curves of each factor's levels, averaged over all other factors, and of each cell.
 
     Margins are t intervals over the seeds that have all cells of a level; where there are too few, there is no curve.
-    A factor whose levels do not meet the same other levels has no chart.
+    A factor whose levels do not meet the same other levels has no chart, and more than 100 cells have none.
 
     Args:
         plan: the plan of the records.
@@ -73,7 +76,7 @@ def mean_curves(plan: Plan, records: Sequence[RunRecord], level: float) -> Itera
         for factor in plan.factors
         if comparable(plan, [factor.name])
     }
-    if len(plan.factors) > 1:
+    if len(plan.factors) > 1 and len(plan.cell_names()) <= MOST_CELLS:
         groups[CELL] = {name: [name] for name in plan.cell_names()}
     for key in curve_keys(plan, records):
         curves, tag = learning(plan, records, key), TAGS.get(key, key)
@@ -117,6 +120,8 @@ def evidence_charts(plan: Plan, effects: Effects) -> Iterator[Chart]:
 def evidence(effect: Effect, plan: Plan, level: float) -> dict[int, tuple[float, float, float]]:
     """Return an effect's estimate and both ends of its interval by the number of seeds that were complete.
 
+    Of many seeds, not every number is looked at: each is about 2 % more than the one before.
+
     Args:
         effect: gives its value in each complete seed.
         plan: gives the order of the seeds, and the unit of the numbers.
@@ -124,11 +129,21 @@ def evidence(effect: Effect, plan: Plan, level: float) -> dict[int, tuple[float,
     """
     values = [effect.by_seed[seed] * SCALES[plan.unit] for seed in plan.seeds if seed in effect.by_seed]
     sums = {}
-    for n in range(FEWEST_SEEDS, len(values) + 1):
+    for n in _looks(len(values)):
         mean, interval = mean_interval(values[:n], level)
         if interval is not None:
             sums[n] = (mean, *interval)
     return sums
+
+
+def _looks(seeds: int) -> Iterator[int]:
+    """Yield numbers of seeds up to all of them: each one at first, then fewer, so that few are looked at in all."""
+    n = FEWEST_SEEDS
+    while n < seeds:
+        yield n
+        n += max(1, n // EVERY)
+    if seeds >= FEWEST_SEEDS:
+        yield seeds
 
 
 def points_by_run(charts: Iterable[Chart]) -> dict[str, list[Point]]:

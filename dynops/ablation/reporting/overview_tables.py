@@ -4,7 +4,7 @@ from dynops.ablation.effects import Effects
 from dynops.ablation.overview import Profile, Standing
 from dynops.ablation.plan import Plan
 from dynops.ablation.reporting.results import show, show_interval
-from dynops.ablation.reporting.tables import Table, interval_name, show_p, unit_name
+from dynops.ablation.reporting.tables import Table, foremost, interval_name, show_p, unit_name
 from dynops.ablation.verdicts import FEWEST_SEEDS
 
 
@@ -41,11 +41,12 @@ def standing_table(effects: Effects, plan: Plan) -> Table:
     first = effects.standings[0].cell.replace(",", ", ") if effects.standings else "the first cell"
     together = f"Cells of all levels of {' and '.join(plan.regimes)} are ranked together. " if plan.regimes else ""
     known = any(each.front_probability is not None for each in effects.standings)
+    shown, few = foremost(effects.standings, "cells, those of the best mean rank", lambda each: each.mean_rank)
     return Table(
         title="Where cells stand",
         columns=("cell", "mean rank", "better than first", interval_name(effects), "won", "on front", "share on front"),
         sides="lrrrrlr",
-        rows=tuple(_standing_row(each) for each in effects.standings),
+        rows=tuple(_standing_row(each) for each in shown),
         note=f"Over the {blocks} seeds in which all cells have a result; rank 1 is the best. better than first: share "
         f"of seeds in which the cell is better than {first}, ties half, with an interval that holds for any noise. "
         "on front: no cell has a better mean outcome at no more parameters and MACs. "
@@ -56,7 +57,8 @@ def standing_table(effects: Effects, plan: Plan) -> Table:
             else f"share on front: from {FEWEST_SEEDS} seeds on. "
         )
         + together
-        + _friedman(effects, blocks),
+        + _friedman(effects, blocks)
+        + few,
     )
 
 

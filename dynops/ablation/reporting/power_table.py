@@ -8,7 +8,7 @@ from dynops.ablation.effects import Effects
 from dynops.ablation.plan import Plan
 from dynops.ablation.reporting.power_figure import detectable_deviations, deviation
 from dynops.ablation.reporting.results import show
-from dynops.ablation.reporting.tables import NEEDS, Table, needs, unit_name, verdict_word
+from dynops.ablation.reporting.tables import NEEDS, Table, by_p, needs, unit_name, verdict_word
 from dynops.ablation.statistics.power import Alternative, margin_for
 from dynops.ablation.verdicts import FEWEST_SEEDS, POWER, Effect, Verdict
 
@@ -30,12 +30,14 @@ def power_table(effects: Effects, plan: Plan) -> Table:
 
 def lacking_table(effects: Effects) -> Table:
     """List what the present seeds could have shown of each undecided exploratory effect."""
-    shown = [effect for effect in effects.effects if not effect.in_family and effect.verdict == "undecided"]
-    rows = [_effect_row(effect, effects, effects.level) for effect in shown if len(effect.by_seed) >= FEWEST_SEEDS]
-    return _table("What undecided exploratory effects lack", "effect", rows, effects, "each at the level on its own")
+    undecided = [effect for effect in effects.effects if not effect.in_family and effect.verdict == "undecided"]
+    shown, few = by_p([effect for effect in undecided if len(effect.by_seed) >= FEWEST_SEEDS])
+    rows = [_effect_row(effect, effects, effects.level) for effect in shown]
+    title = "What undecided exploratory effects lack"
+    return _table(title, "effect", rows, effects, "each at the level on its own", few)
 
 
-def _table(title: str, first: str, rows: list[tuple[str, ...]], effects: Effects, level: str) -> Table:
+def _table(title: str, first: str, rows: list[tuple[str, ...]], effects: Effects, level: str, few: str = "") -> Table:
     margin = (("equivalent within",), "r") if effects.margin else ((), "")
     within = "equivalent within: smallest margin that they could have shown an effect of 0 to lie in. "
     return Table(
@@ -45,7 +47,7 @@ def _table(title: str, first: str, rows: list[tuple[str, ...]], effects: Effects
         rows=tuple(rows),
         note=f"In {unit_name(effects)}. could show: smallest size that a t test on these n seeds finds with "
         f"{100 * POWER:g} % power, {level}. {within if effects.margin else ''}needs n: {NEEDS}. "
-        "All take the deviation over these seeds as the true one, which it is not quite.",
+        f"All take the deviation over these seeds as the true one, which it is not quite.{few}",
     )
 
 

@@ -17,6 +17,7 @@ from dynops.ablation.reporting.document import (
 )
 from dynops.ablation.reporting.overview_tables import profile_table, standing_table, variance_table
 from dynops.ablation.reporting.power_table import lacking_table, power_table
+from dynops.ablation.reporting.results import shown_seeds
 from dynops.ablation.reporting.sentences import aliases, changed_family, disagreement, profile_sentences
 from dynops.ablation.reporting.setup_text import cost_statement, counts, distinct, losses, setup
 from dynops.ablation.reporting.tables import (
@@ -80,10 +81,13 @@ def pages(plan: Plan) -> dict[str, str]:
 
 def _files(plan: Plan) -> str:
     links = ", ".join(f"[{name}]({address})" for name, address in pages(plan).items())
+    shown, planned = len(shown_seeds(plan)), len(plan.seeds)
+    first = "the first seed has" if shown == 1 else f"the first {shown} seeds have"
+    few = f" Of {planned:,} seeds {first} runs of their own there, over which its page of cells averages."
     return (
         "`records.jsonl` holds the plan and every run, and all else is made from it: `report.html` this report as a "
         "page of its own, `effects.json` the numbers above, `figures/` the figures, `tensorboard/` what "
-        f"`tensorboard --logdir tensorboard` shows: {links}."
+        f"`tensorboard --logdir tensorboard` shows: {links}.{few if shown < planned else ''}"
     )
 
 
@@ -128,7 +132,7 @@ def _verdicts(plan: Plan, effects: Effects) -> tuple[Block, ...]:
 
 
 def _cells(plan: Plan, effects: Effects, figures: Mapping[str, Picture]) -> tuple[Block, ...]:
-    blocks: list[Block] = [cell_table(effects), cost_statement(effects), *pictures(figures, "outcome")]
+    blocks: list[Block] = [cell_table(effects, plan), cost_statement(effects), *pictures(figures, "outcome")]
     if effects.standings:
         blocks.append(Section(title="Where cells stand", blocks=(standing_table(effects, plan),)))
     return tuple(blocks)

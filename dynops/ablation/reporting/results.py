@@ -2,12 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 from dynops.ablation.plan import Plan
 from dynops.records import RunRecord, cell_name
 
 SCALES = {"points": 100.0, "raw": 1.0}
 """What an outcome is multiplied by to be shown in a unit."""
+MOST_RUNS = 1000
+"""Runs beyond which only the first seeds have a run of their own in TensorBoard, which takes minutes to open more."""
 
 
 def counted(records: Iterable[RunRecord], plan: Plan) -> list[RunRecord]:
@@ -25,6 +28,12 @@ def counted(records: Iterable[RunRecord], plan: Plan) -> list[RunRecord]:
                 chosen[point] = record
     points = [(tuple(levels.values()), seed) for seed in plan.seeds for levels in plan.cell_levels()]
     return [chosen[point] for point in points if point in chosen]
+
+
+@cache
+def shown_seeds(plan: Plan) -> frozenset[int]:
+    """Return the seeds whose runs TensorBoard shows: all, or the first ones where all would be too many."""
+    return frozenset(plan.seeds[: max(1, MOST_RUNS // len(plan.cell_levels()))])
 
 
 def show(value: float | None, unit: str, *, signed: bool = False) -> str:

@@ -10,6 +10,9 @@ from dynops.ablation.reporting.tables import changed_hypotheses, interval_name, 
 from dynops.ablation.statistics.bootstrap import FEWEST
 from dynops.ablation.statistics.scale import SignChange
 
+MOST_NAMED = 50
+"""Effects that a sentence names; the tables have all of them."""
+
 
 def disagreement(shown: Sequence[Effect]) -> str:
     """Say of which effects the t interval and the bootstrap interval do not agree whether 0 lies in them."""
@@ -22,8 +25,9 @@ def disagreement(shown: Sequence[Effect]) -> str:
         return f"{agree} {'every effect' if len(both) > 1 else 'the effect'} here: 0 lies in both or in neither."
     named = "; ".join(
         f"{effect.name} (0 lies in the {'t' if _holds_zero(effect.interval) else 'bootstrap'} interval only)"
-        for effect in apart
+        for effect in apart[:MOST_NAMED]
     )
+    named += f"; and {len(apart) - MOST_NAMED:,} more" if len(apart) > MOST_NAMED else ""
     return f"**The t interval and the bootstrap interval disagree about 0** for {named}. {_rest(len(both), len(apart))}"
 
 

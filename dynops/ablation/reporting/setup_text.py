@@ -1,6 +1,7 @@
 """What a report says of a study's making: its setup, its costs, and what was lost."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from math import prod
 
 from dynops.ablation.designs import FullFactorial
@@ -13,6 +14,8 @@ from dynops.ablation.reporting.tables import unit_name
 from dynops.ablation.reporting.tuning_text import tuning_sentence
 from dynops.records import RunRecord
 
+MOST_LINES = 100
+"""Losses that are told one by one; also the seeds that one line names."""
 BUDGETS = {
     "as_is": "cells are compared as they are, each at its own cost",
     "parameters": "each cell has the width at which it has as many parameters as the base",
@@ -25,7 +28,7 @@ def counts(plan: Plan, records: Sequence[RunRecord]) -> tuple[int, int, int]:
     """Return the number of seeds in which all cells have results, of results, and of planned runs."""
     results = [record for record in counted(records, plan) if record.accepted]
     cells = len(plan.cell_names())
-    whole = sum(sum(record.seed == seed for record in results) == cells for seed in plan.seeds)
+    whole = sum(number == cells for number in Counter(record.seed for record in results).values())
     return whole, len(results), cells * len(plan.seeds)
 
 
@@ -112,7 +115,8 @@ def losses(plan: Plan, records: Sequence[RunRecord]) -> Iterator[str | Items]:
         gaps = [seed for seed in plan.seeds if (cell, seed) not in present]
         if gaps:
             lines.append(f"not run: {cell}, {'seed' if len(gaps) == 1 else 'seeds'} {_numbers(gaps)}")
-    yield Items(lines=tuple(lines)) if lines else "None: every planned run is complete."
+    rest = [f"and {len(lines) - MOST_LINES:,} lines more like these"] if len(lines) > MOST_LINES else []
+    yield Items(lines=(*lines[:MOST_LINES], *rest)) if lines else "None: every planned run is complete."
     healed = sum(not record.accepted for record in records) - sum(not record.accepted for record in chosen)
     if healed:
         yield f"Failed attempts that a later attempt at the same run replaced: {healed}."
@@ -126,5 +130,6 @@ def _last_line(text: str) -> str:
     return f"`{lines[-1].replace('`', chr(39))}`" if lines else "no reason recorded"
 
 
-def _numbers(values: Iterable[int]) -> str:
-    return ", ".join(str(value) for value in values)
+def _numbers(values: Sequence[int]) -> str:
+    rest = f" and {len(values) - MOST_LINES:,} more" if len(values) > MOST_LINES else ""
+    return ", ".join(str(value) for value in values[:MOST_LINES]) + rest

@@ -1,9 +1,10 @@
 """Tables of a study's verdicts, cells and effects: rows of text, for Markdown, pages and the terminal alike."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import inf
 from textwrap import wrap
-from typing import Literal
+from typing import Literal, TypeVar
 
 from rich.table import Table as TerminalTable
 from rich.text import Text
@@ -13,6 +14,9 @@ from dynops.ablation.plan import Plan
 from dynops.ablation.reporting.results import show, show_interval
 from dynops.ablation.verdicts import FEWEST_SEEDS, MOST_SEEDS, POWER
 
+T = TypeVar("T")
+MOST_ROWS = 300
+"""Rows of a table; of more, those that matter most are listed."""
 SIDES: dict[str, Literal["left", "right"]] = {"l": "left", "r": "right"}
 RULES = {"l": ":--", "r": "--:"}
 BOOTSTRAP = "studentised bootstrap interval over seeds, which follows a skewed contrast where t does not"
@@ -49,9 +53,24 @@ class Table:
         return made
 
 
+def foremost(items: Sequence[T], what: str, rank: Callable[[T], float]) -> tuple[list[T], str]:
+    """Return what a table lists, in its order, and a sentence about what it leaves out.
+
+    Args:
+        items: all that could be listed.
+        what: what they are, and which of them are listed, such as `effects, those of the smallest p`.
+        rank: smaller for what matters more.
+    """
+    if len(items) <= MOST_ROWS:
+        return list(items), ""
+    places = sorted(range(len(items)), key=lambda place: rank(items[place]))[:MOST_ROWS]
+    note = f" Listed are {MOST_ROWS} of {len(items):,} {what}; `effects.json` has all."
+    return [items[place] for place in sorted(places)], note
+
+
 def terminal_tables(effects: Effects, plan: Plan) -> list[TerminalTable]:
     """Make the tables that a study prints at its end: the cells, and the confirmatory effects if there are any."""
-    cells, (confirmatory, _) = cell_table(effects), effect_tables(effects, plan)
+    cells, (confirmatory, _) = cell_table(effects, plan), effect_tables(effects, plan)
     interval = interval_name(effects)
     made = [cells.to_terminal("cell", f"mean {effects.outcome}", "95 % interval", "n", "parameters", "MACs")]
     if confirmatory.rows:
@@ -81,8 +100,10 @@ def verdict_table(effects: Effects, plan: Plan) -> Table:
     )
 
 
-def cell_table(effects: Effects) -> Table:
+def cell_table(effects: Effects, plan: Plan) -> Table:
     """List each cell with its mean outcome, its costs and its losses."""
+    sign = -1 if plan.higher_is_better else 1
+    cells, few = foremost(effects.cells, "cells, the best", lambda cell: inf if cell.mean is None else sign * cell.mean)
     return Table(
         title="Cells",
         columns=(
@@ -97,9 +118,9 @@ def cell_table(effects: Effects) -> Table:
             "failed",
         ),
         sides="lrrrrrrrr",
-        rows=tuple(_cell_row(cell, effects) for cell in effects.cells),
+        rows=tuple(_cell_row(cell, effects) for cell in cells),
         note=f"Means over seeds, in {unit_name(effects)}. A diverged run counts as a trivial predictor; "
-        "failed counts design points that have a failure and no result.",
+        f"failed counts design points that have a failure and no result.{few}",
     )
 
 
@@ -108,22 +129,29 @@ def effect_tables(effects: Effects, plan: Plan) -> tuple[Table, Table]:
     margin = f" p equivalent: against ± {show(effects.margin, effects.unit)}." if effects.margin else ""
     note = f"Estimates are in {unit_name(effects)}. bootstrap: {BOOTSTRAP}.{margin} needs n: {NEEDS}."
     measured = ("effect", "estimate", interval_name(effects), "bootstrap", "n", "p")
+    inside, few = by_p([effect for effect in effects.effects if effect.in_family])
+    outside, few_outside = by_p([effect for effect in effects.effects if not effect.in_family])
     confirmatory = Table(
         title="Confirmatory effects",
         columns=(*measured, "p Holm", "p equivalent, Holm", "verdict", "needs n"),
         sides="lrrrrrrrlr",
-        rows=tuple(_effect_row(effect, effects, plan) for effect in effects.effects if effect.in_family),
-        note=f"The family that the plan states: verdicts hold at level {effects.level:g} over the family. {note}",
+        rows=tuple(_effect_row(effect, effects, plan) for effect in inside),
+        note=f"The family that the plan states: verdicts hold at level {effects.level:g} over the family. {note}{few}",
     )
     exploratory = Table(
         title="Exploratory effects, unadjusted",
         columns=(*measured, "p equivalent", "verdict", "needs n"),
         sides="lrrrrrrlr",
-        rows=tuple(_effect_row(effect, effects, plan) for effect in effects.effects if not effect.in_family),
+        rows=tuple(_effect_row(effect, effects, plan) for effect in outside),
         note=f"Outside the stated family: each verdict holds at level {effects.level:g} on its own, without adjustment "
-        f"for their number; it suggests, and confirms nothing. {note}",
+        f"for their number; it suggests, and confirms nothing. {note}{few_outside}",
     )
     return confirmatory, exploratory
+
+
+def by_p(shown: Sequence[Effect]) -> tuple[list[Effect], str]:
+    """Return the effects that a table lists, and a sentence about those that it leaves out."""
+    return foremost(shown, "effects, those of the smallest p", lambda effect: inf if effect.p is None else effect.p)
 
 
 def attribution_table(effects: Effects) -> Table:

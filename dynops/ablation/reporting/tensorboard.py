@@ -28,7 +28,7 @@ from dynops.ablation.reporting.margins import (
     points_by_run,
 )
 from dynops.ablation.reporting.report_text import report_document
-from dynops.ablation.reporting.results import cell_of, counted
+from dynops.ablation.reporting.results import cell_of, counted, shown_seeds
 from dynops.records import RunRecord
 
 COSTS = ("parameters", "macs", "step_milliseconds")
@@ -47,6 +47,8 @@ AHEAD = 1.0
 def write_run(folder: Path, plan: Plan, record: RunRecord) -> Path:
     """Write one run's curves, final metrics, levels and status; an earlier writing of the run is replaced.
 
+    Of a study with too many runs only those of the first seeds are written, see `shown_seeds`.
+
     Args:
         folder: the study's log folder.
         plan: gives the order of the factors.
@@ -54,8 +56,13 @@ def write_run(folder: Path, plan: Plan, record: RunRecord) -> Path:
     Returns:
         The run's own folder, `<cell>/seed=<seed>` in the log folder.
     """
-    cell = cell_of(record, plan)
-    run = folder / cell / f"seed={record.seed}"
+    shown = record.seed in shown_seeds(plan)
+    return write_any_run(folder, plan, record) if shown else _run_folder(folder, plan, record)
+
+
+def write_any_run(folder: Path, plan: Plan, record: RunRecord) -> Path:
+    """Write one run as `write_run` does, however many there are."""
+    cell, run = cell_of(record, plan), _run_folder(folder, plan, record)
     for stale in run.glob("events.out.tfevents.*"):
         stale.unlink()
     end = time.time()
@@ -110,6 +117,10 @@ def write_study(
                     _write_points(own, points, moment + AHEAD / 2)
         if drawn:
             _add(writer, layout_summary(drawn), moment)
+
+
+def _run_folder(folder: Path, plan: Plan, record: RunRecord) -> Path:
+    return folder / cell_of(record, plan) / f"seed={record.seed}"
 
 
 def _write_points(writer: SummaryWriter, points: Iterable[Point], moment: float) -> None:

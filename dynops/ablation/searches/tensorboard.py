@@ -12,7 +12,7 @@ from dynops.ablation.designs import Levels
 from dynops.ablation.plan import Plan
 from dynops.ablation.reporting.document import Document, section_text
 from dynops.ablation.reporting.drawing import pixels
-from dynops.ablation.reporting.tensorboard import NAMES, WIDTH, write_run
+from dynops.ablation.reporting.tensorboard import NAMES, WIDTH, write_any_run
 from dynops.ablation.searches.plan import COSTS, SearchPlan
 from dynops.ablation.searches.trials import PointTrial
 from dynops.records import RunRecord
@@ -22,7 +22,7 @@ def write_trial(folder: Path, plan: SearchPlan, record: RunRecord) -> Path:
     """Write one run's curves, final metrics, levels and status, as a study does; return the run's own folder."""
     factors = tuple(factor if isinstance(factor, Levels) else factor.ends() for factor in plan.factors)
     study = Plan(name=plan.name, question=plan.question, factors=factors, seeds=plan.seeds)
-    return write_run(folder, study, record)
+    return write_any_run(folder, study, record)
 
 
 def write_search_run(

@@ -4,6 +4,8 @@ Only the studentised interval is here. Percentile and BCa intervals cover 75 and
 where 95 % are meant.
 """
 
+from functools import lru_cache
+
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -73,7 +75,10 @@ def studentised_ends(values: np.ndarray, level: float, draws: np.ndarray) -> tup
     )
 
 
+@lru_cache(maxsize=4)  # all effects of a study share their draws, which take longer than what is made of them
 def draw_seeds(seeds: int, resamples: int, seed: int) -> np.ndarray:
-    """Draw how often each seed is in each resample of as many, `r n`."""
+    """Draw how often each seed is in each resample of as many, `r n`; the array can't be written to."""
     generator = np.random.default_rng(seed)
-    return generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples).astype(float)
+    draws = generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=resamples).astype(float)
+    draws.flags.writeable = False
+    return draws

@@ -1,0 +1,1 @@
+"""What running a study costs: many runs, the runner beside a bare loop, and several workers."""
