@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
@@ -11,6 +12,7 @@ from rich.console import Console
 from rich.text import Text
 
 from dynops.ablation import Report, SearchPlan, SearchReport, join, report, search_report
+from dynops.ablation.database import shared_at
 from dynops.ablation.reporting.planning import needed_seeds
 from dynops.ablation.store import holds
 from dynops.cards import card, family, find, markdown, network_card, rows, table
@@ -87,8 +89,10 @@ def report_command(folder: Path) -> None:
     """
     if holds(folder, SearchPlan):
         show_search(search_report(folder))
-    else:
-        show(report(folder))
+        return
+    with closing(shared_at(folder)) as shared:
+        shared.look()  # others may have added to a database
+    show(report(folder))
 
 
 def seeds_command(folder: Path, effect: float = 0.01) -> None:

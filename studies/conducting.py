@@ -136,7 +136,10 @@ def conduct(
         average=average,
         devices=devices,
     )
-    execute(maker, place, devices=devices, **running)
+    records = execute(maker, place, devices=devices, **running)
+    if not records:
+        print(f"The study is in {place}. `dynops worker {place}` works on it, `dynops report {place}` reports.")
+        return
     with held(place, wait=True):  # others may have worked on it, and now report as well
         show(report(place))
 

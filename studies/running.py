@@ -26,8 +26,8 @@ def execute(
         maker: makes it: a function of a module, or a partial of one with plain arguments, so that others can join.
         folder: where records and report go.
         workers: how many processes share the study on this machine, each with its share of the cores and, in turn, a
-            GPU; 1 by default. On a cluster the most that run at once, by default as many as it holds. `dynops worker`
-            with the folder joins in from this or another machine.
+            GPU; 1 by default, 0 writes the plan alone. On a cluster the most that run at once, by default as many as it
+            holds. `dynops worker` with the folder joins in from this or another machine.
         ray: address of a Ray cluster whose nodes run the study; `auto` is the one that runs on this machine.
         cpus: CPUs that each run has on a cluster.
         gpus: GPUs that each run has on a cluster, or a share of one, so that small runs have one together; by default
@@ -41,5 +41,5 @@ def execute(
         raise SpecError(f"cpus has {cpus}, gpus has {gpus}: are those of a cluster's runs. Say --ray as well.")
     if gpus is None and devices > 1:
         gpus = devices
-    crew = (workers or 1) if ray is None else Ray(address=ray, cpus=cpus, gpus=gpus, most=workers)
+    crew = (1 if workers is None else workers) if ray is None else Ray(address=ray, cpus=cpus, gpus=gpus, most=workers)
     return maker().execute(folder, crew, storage=storage, devices=devices, retry_failed=retry_failed, maker=maker)

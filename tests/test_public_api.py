@@ -32,8 +32,8 @@ NAMES = {
     "dynops.training": "Experiment Recipe export recipes restore train train_together",
     "dynops.ablation": (
         "Bounded Difference Effects Exceeds Factor Fraction FullFactorial Hypothesis Interaction Job Objective "
-        "OneFactor Plan Range Report Search SearchPlan SearchReport Slope Study Tuning Within effects read_search "
-        "read_study report search_report"
+        "OneFactor Plan Range Ray Report Search SearchPlan SearchReport Slope Study Tuning Within effects join "
+        "read_search read_study report search_report"
     ),
 }
 

@@ -154,7 +154,8 @@ class Study:
         Args:
             folder: of this study alone; made where it is missing.
             workers: how many processes share the study on this machine, each on its share of the cores and with GPUs
-                of its own, or in turn; 1 is this process itself. Or a cluster: `Ray()`.
+                of its own, or in turn; 1 is this process itself, 0 writes the plan for others to work on. Or a cluster:
+                `Ray()`.
             storage: a PostgreSQL database where the workers meet, `postgresql://user@host/database`, without a
                 password: that comes from libpq's environment or files (`PGPASSWORD`, `PGPASSFILE`). The study's name
                 there is that of the folder, in which each machine has its own runs and a copy of the records. By
@@ -170,6 +171,8 @@ class Study:
         """
         said = None if maker is None else described(maker)
         call = Call(folder=folder, storage=storage, maker=said, retry=uuid4().hex if retry_failed else None)
+        if workers == 0:
+            return self._begun(call)
         if workers == 1:
             return self.work(call)
         return share(maker or partial(replace, self), call, workers, devices)
@@ -184,9 +187,7 @@ class Study:
             StudyError: as in `execute`.
         """
         with closing(shared_at(call.folder, call.storage)) as shared:
-            plan = self._stated(shared)
-            if call.maker is not None:
-                shared.remember(call.maker)
+            plan = self._stated(shared, call.maker)
             if self.tuning is not None and plan.tuned is None:
                 plan = self._tuned(shared, plan, self.tuning, call.retry, hung)
             return self._worked(shared, plan, retry=call.retry, only_failed=call.retry is not None, hung=hung)
@@ -196,7 +197,13 @@ class Study:
         worker = Worker(shared, plan, whole_cells=self.run_together is not None, **options)
         return worker.work(partial(self._records, shared.folder))
 
-    def _stated(self, shared: Shared) -> Plan:
+    def _begun(self, call: Call) -> list[RunRecord]:
+        with closing(shared_at(call.folder, call.storage)) as shared:
+            plan = self._stated(shared, call.maker)
+            with shared.held():
+                return reconcile(shared, plan)[1]
+
+    def _stated(self, shared: Shared, maker: str | None = None) -> Plan:
         """Return the plan with which the study starts or goes on; what it states is then on disk."""
         self._recall(shared)
         self.plan()  # measures and checks, before anything is made
@@ -205,9 +212,11 @@ class Study:
             plan = self.plan()
             before = shared.plan()
             if before is None:
-                return reconcile(shared, plan)[0]
-            if self.tuning is not None and self.tuning.gave(before.tuned):
+                plan = reconcile(shared, plan)[0]
+            elif self.tuning is not None and self.tuning.gave(before.tuned):
                 plan = self._with(plan, before.tuned)
+            if maker is not None:
+                shared.remember(maker)
             return plan
 
     def _recall(self, shared: Shared) -> None:

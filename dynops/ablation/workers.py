@@ -105,7 +105,7 @@ def places(workers: int, devices: int = 1) -> list[Place]:
 def share(maker: Callable[[], Work], call: Call, workers: int | Ray, devices: int) -> list[RunRecord]:
     """Run a study with several processes, show how far it is, and return its records; errors as in `Study.execute`."""
     if not isinstance(workers, Ray):
-        at_least("workers", workers, 1)
+        at_least("workers", workers, 0)
     work = partial(be_worker, maker, replace(call, folder=call.folder.resolve()))  # nodes have other folders to be in
     try:
         pickle.dumps(work)

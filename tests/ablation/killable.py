@@ -121,10 +121,13 @@ def build(
     seeds: int = SEEDS,
     together: bool = False,
     tuned: bool = False,
+    host: str | None = None,
 ) -> Study:
     """The study, in a process that dies at the moment."""
     leases.LEASE = 1.5  # none of these runs is silent for longer, unless it was stopped
     plant(moment, number)
+    if host is not None:
+        leases._host = lambda: host
     runs = 0
 
     def run(job: Job) -> RunRecord:
@@ -160,10 +163,11 @@ def main(
     workers: int = 1,
     storage: str | None = None,
     retry_failed: bool = False,
+    host: str | None = None,
 ) -> None:
     """Run the study; die at the moment."""
     coordinator.MOST_DEATHS = 1
-    maker = partial(build, folder, moment, number, seconds, seeds, together, tuned)
+    maker = partial(build, folder, moment, number, seconds, seeds, together, tuned, host)
     maker().execute(folder, workers, storage=storage, retry_failed=retry_failed, maker=maker)
 
 

@@ -28,7 +28,7 @@ MOMENTS = (
     "while the journal is written",
 )
 Start = Callable[..., Any]
-Check = Callable[[Path, int], None]
+Check = Callable[..., None]
 Executions = Callable[[Path, str], Counter[str]]
 
 
@@ -108,6 +108,20 @@ def test_who_holds_the_last_points_may_die(
     (said,) = end(other)
     assert "Waiting for 2 runs of other workers." in said
     check_nothing_lost_nothing_twice(tmp_path, 8)
+
+
+def test_the_run_of_a_machine_that_died_is_waited_for_as_long_as_its_lease(
+    tmp_path: Path, start: Start, check_nothing_lost_nothing_twice: Check
+) -> None:
+    holder = start(tmp_path, "--seconds=60", "--host=elsewhere")
+    holder.runs()
+    holder.process.kill()
+    holder.process.join()
+    died = time.monotonic()
+    (said,) = end(start(tmp_path, "--host=here"))
+    assert "Waiting for 1 run of other workers." in said
+    assert time.monotonic() - died > 1.0
+    check_nothing_lost_nothing_twice(tmp_path, 8, faults=1)
 
 
 def test_all_may_die(tmp_path: Path, start: Start, check_nothing_lost_nothing_twice: Check) -> None:
@@ -229,8 +243,8 @@ def test_ctrl_c_ends_the_workers(tmp_path: Path, start: Start, check_nothing_los
 def test_a_study_of_closures_says_what_it_needs(tmp_path: Path) -> None:
     with pytest.raises(SpecError, match=r"workers has 2, the study can't be sent to another process .* pass `maker`"):
         make(killable.record_of).execute(tmp_path, workers=2)
-    with pytest.raises(SpecError, match="workers has 0: must be an integer of at least 1"):
-        make(killable.record_of).execute(tmp_path, workers=0)
+    with pytest.raises(SpecError, match="workers has -1: must be an integer of at least 0"):
+        make(killable.record_of).execute(tmp_path, workers=-1)
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores can't be chosen here")
