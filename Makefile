@@ -30,7 +30,7 @@ tensorboard: $(READY)
 	$(BIN)/tensorboard --logdir $(STUDY)/tensorboard --host 127.0.0.1 --port 6006
 
 test: lint
-	$(BIN)/python -m pytest --numprocesses auto
+	$(BIN)/python -m pytest --numprocesses auto --dist loadgroup
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -24,6 +24,7 @@ EMPLOYED = Path(__file__).with_name("employed.py")
 PATIENCE = 60.0
 POINTS = 8
 HEAD, SECOND = "127.0.0.2", "127.0.0.3"  # for 127.0.0.1 Ray takes the machine's address in its network
+pytestmark = pytest.mark.xdist_group("cluster")  # one server for all
 Start = Callable[..., Any]
 Check = Callable[..., None]
 

@@ -18,6 +18,7 @@ from dynops.ablation.shared import Shared
 from dynops.errors import SpecError, StudyError
 from dynops.records import RunRecord
 
+pytestmark = pytest.mark.xdist_group("database")  # one server for all
 Start = Callable[..., Any]
 Check = Callable[..., None]
 MOMENTS = (
