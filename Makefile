@@ -5,7 +5,9 @@ ROOT ?= data
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: install study gpu notebooks test tensorboard lint
+FAULTS := killed_study workers faults joining takeover database cluster soak
+
+.PHONY: install study gpu notebooks faults test tensorboard lint
 
 install: $(READY)
 
@@ -24,6 +26,13 @@ gpu: $(READY)
 # Runs the notebooks anew and stores what they print and draw; ROOT is the folder of the data sets.
 notebooks: $(READY)
 	$(BIN)/python tests/test_notebooks.py --root $(ROOT)
+
+# Runs the tests that kill, stop, fill and poison, and stores the table of what they found.
+faults: $(READY)
+	rm -f runs/faults.jsonl
+	mkdir -p runs
+	$(BIN)/python -m pytest $(wildcard $(FAULTS:%=tests/ablation/test_%.py)) --faults runs/faults.jsonl
+	$(BIN)/python -m studies.faults runs/faults.jsonl
 
 tensorboard: $(READY)
 	@test -d $(STUDY)/tensorboard || { echo '$(STUDY) has no tensorboard folder: run make study first, or say STUDY=folder.'; exit 2; }

@@ -7,7 +7,7 @@ from uuid import uuid4
 from dynops.ablation.database import shared_at
 from dynops.ablation.maker import made
 from dynops.ablation.study import Study
-from dynops.ablation.workers import Call, be_worker
+from dynops.ablation.workers import Call, be_worker, hear
 from dynops.errors import StudyError
 
 
@@ -28,5 +28,6 @@ def join(folder: Path, storage: str | None = None, *, retry_failed: bool = False
             f"{folder} has a study that does not say how it is made: must be executed with `maker`, a function of a "
             "module with plain arguments. Or run its own script here, with this folder."
         )
+    hear()
     call = Call(folder=folder, storage=storage, maker=text, retry=uuid4().hex if retry_failed else None)
     be_worker(made(text, Study), call)

@@ -34,7 +34,7 @@ def resolve(name: str) -> Any:
     module, _, function = name.partition(":")
     try:
         return getattr(importlib.import_module(module), function)
-    except (ImportError, AttributeError, ValueError) as error:
+    except (ImportError, AttributeError, ValueError, TypeError) as error:
         raise StudyError(
             f"study has maker {name!r} ({error}): must be a function of a module that can be imported here. Start the "
             "worker where the study was started, or install that module."
@@ -67,9 +67,22 @@ def made(text: str, kind: type[S]) -> Callable[[], S]:
             f"study has maker {text[:80]!r} ({error!r}): must be what a study wrote when it began."
         ) from error
     function = resolve(name)
-    if not inspect.isfunction(function) or get_type_hints(function).get("return") is not kind:
+    if not inspect.isfunction(function) or _returned(function) is not kind:
         raise StudyError(f"study has maker {name!r}: must be a function that is declared to return a {kind.__name__}.")
+    try:
+        inspect.signature(function).bind(*arguments, **options)
+    except TypeError as error:
+        raise StudyError(
+            f"study has maker {name!r} with {text[:80]!r} ({error}): must be called as declared."
+        ) from error
     return partial(function, *arguments, **options)
+
+
+def _returned(function: Callable[..., Any]) -> Any:
+    try:
+        return get_type_hints(function).get("return")
+    except (NameError, TypeError):  # it names what only a type checker sees
+        return None
 
 
 def _module(function: Callable[..., Any]) -> str | None:

@@ -184,7 +184,7 @@ class InFolder(Shared):
         lock = JournalFileOpenLock(str(self._journal), grace_period=GRACE)
         try:
             return JournalStorage(JournalFileBackend(str(self._journal), lock_obj=lock))
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+        except (ValueError, KeyError, TypeError, AttributeError, AssertionError) as error:
             raise StudyError(
                 f"{self._journal} has a line that is none of Optuna's ({error!r}): remove that file; it is made anew "
                 "from the results, which are elsewhere."

@@ -16,6 +16,7 @@ from dynops.ablation.factor import Factor
 from dynops.ablation.job import Job, attempt, filed
 from dynops.ablation.listing import check
 from dynops.ablation.maker import described
+from dynops.ablation.patience import patiently
 from dynops.ablation.plan import DesignPoint, Plan, Tuned
 from dynops.ablation.progress import Progress
 from dynops.ablation.resume import reconcile
@@ -207,17 +208,20 @@ class Study:
         """Return the plan with which the study starts or goes on; what it states is then on disk."""
         self._recall(shared)
         self.plan()  # measures and checks, before anything is made
-        with shared.held():
-            self._recall(shared)  # another process may have measured meanwhile
-            plan = self.plan()
-            before = shared.plan()
-            if before is None:
-                plan = reconcile(shared, plan)[0]
-            elif self.tuning is not None and self.tuning.gave(before.tuned):
-                plan = self._with(plan, before.tuned)
-            if maker is not None:
-                shared.remember(maker)
-            return plan
+        return patiently(shared, partial(self._place, shared, maker))
+
+    def _place(self, shared: Shared, maker: str | None) -> Plan:
+        """Put the plan where the workers meet, or find what is there."""
+        self._recall(shared)  # another process may have measured meanwhile
+        plan = self.plan()
+        before = shared.plan()
+        if before is None:
+            plan = reconcile(shared, plan)[0]
+        elif self.tuning is not None and self.tuning.gave(before.tuned):
+            plan = self._with(plan, before.tuned)
+        if maker is not None:
+            shared.remember(maker)
+        return plan
 
     def _recall(self, shared: Shared) -> None:
         """Take the cells that were found by timing from a study that goes on."""
@@ -245,11 +249,13 @@ class Study:
         with closing(shared.part(FOLDER)) as part:
             # before all of it is settled nothing can be compared
             records = search._worked(part, search._stated(part), retry=retry, hung=hung)
-        with shared.held():
-            before = shared.plan()
-            assert before is not None, "it was stated"
-            tuned = before.tuned if tuning.gave(before.tuned) else tuning.tuned(plan, records)
-            return reconcile(shared, self._with(plan, tuned))[0]
+        return patiently(shared, partial(self._compared, shared, plan, tuning, records))
+
+    def _compared(self, shared: Shared, plan: Plan, tuning: Tuning, records: Sequence[RunRecord]) -> Plan:
+        before = shared.plan()
+        assert before is not None, "it was stated"
+        tuned = before.tuned if tuning.gave(before.tuned) else tuning.tuned(plan, records)
+        return reconcile(shared, self._with(plan, tuned))[0]
 
     def _with(self, plan: Plan, tuned: Tuned | None) -> Plan:
         """The plan of the comparison, once it is known what each cell was tuned to."""

@@ -6,25 +6,22 @@ enter a result. What a worker that died was running is taken over when its lease
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from functools import partial
 
 from dynops.ablation.leases import LEASE, Tenure
 from dynops.ablation.ledger import MOST_LOSSES, Ledger
+from dynops.ablation.patience import patiently
 from dynops.ablation.plan import DesignPoint, Plan
 from dynops.ablation.progress import Progress
 from dynops.ablation.reporting.tensorboard import write_run
 from dynops.ablation.resume import reconcile
 from dynops.ablation.shared import Shared
-from dynops.errors import StudyError
 from dynops.records import RunRecord
 
 PAUSE = 1.0  # seconds between two looks, while others run the last points
-PATIENCE = 3600.0  # seconds for which a worker waits for a full disk or a database that is out
-LONGEST = 30.0  # seconds between two tries
 DIED = "The process that ran it died or hung, {} times in a row and without a word: perhaps it was out of memory."
 
 Run = Callable[[Sequence[DesignPoint], Plan, Progress, Callable[[], None]], Sequence[RunRecord]]
-T = TypeVar("T")
 
 
 class Worker:
@@ -56,7 +53,7 @@ class Worker:
         self._only_failed = only_failed
         self._only: set[str] | None = None
         self._plan = plan
-        self._patiently(self._join, print)
+        patiently(shared, self._join)
 
     def work(self, run: Run) -> list[RunRecord]:
         """Run points until every one is settled, by this process or by another, and return all records.
@@ -67,7 +64,7 @@ class Worker:
         """
         with Progress(self._shared) as progress:
             while True:
-                taken, others = self._patiently(self._take, progress.say)
+                taken, others = patiently(self._shared, self._take, say=progress.say, again=self._settle)
                 progress.refresh()
                 if taken:
                     with self._shared.leases.kept([number for _, number in taken], self._hung) as alive:
@@ -79,27 +76,6 @@ class Worker:
                     time.sleep(min(PAUSE, LEASE / 4))
                 else:
                     return self._records
-
-    def _patiently(self, section: Callable[[], T], say: Callable[[str], None]) -> T:
-        """Do a section while the study is held; where its place is out for a while, say so, and do it again then."""
-        until, pause, afresh = time.monotonic() + PATIENCE, PAUSE, False
-        while True:
-            try:
-                with self._shared.held():
-                    self._shared.mend()
-                    if afresh:
-                        self._shared.close()
-                        self._settle()
-                    return section()
-            except Exception as error:
-                outage = self._shared.outage(error)
-                if outage is None:
-                    raise
-                if time.monotonic() > until:
-                    raise StudyError(f"{outage}: it must work. The same command goes on from here.") from error
-                say(f"{outage}; trying again in {pause:.0f} s.")
-                time.sleep(pause)
-                pause, afresh = min(2 * pause, LONGEST), section != self._join
 
     def _join(self) -> None:
         _, records = reconcile(self._shared, self._plan)
@@ -139,7 +115,8 @@ class Worker:
     ) -> None:
         """Enter results, and show them."""
         numbers = [number for _, number in taken]
-        for record in self._patiently(lambda: self._enter(records, numbers, progress), progress.say):
+        enter = partial(self._enter, records, numbers, progress)
+        for record in patiently(self._shared, enter, say=progress.say, again=self._settle):
             try:
                 write_run(self._shared.folder / "tensorboard", self._plan, record)
             except OSError as error:

@@ -1,5 +1,6 @@
 """Several workers on this machine: a process for each, with its share of the cores or a GPU, and one view of them."""
 
+import io
 import multiprocessing
 import os
 import pickle
@@ -7,12 +8,12 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 
@@ -32,6 +33,7 @@ PAUSE = 0.5  # seconds between two looks at the folder
 GRACE = 1.0  # seconds in which workers may have heard Ctrl-C themselves
 PATIENCE = 10.0  # seconds in which a worker that is asked to end gives back what it runs
 REFUSED = 2  # status of a worker that can't work here: another one could not either
+START = "spawn"  # how a worker's process is started
 HUNG = 4  # status of one whose run made no progress
 MOST_DEATHS = 3  # of workers in one place, one after the other with no run done in between
 
@@ -137,6 +139,12 @@ def share(maker: Callable[[], Work], call: Call, workers: int | Ray, devices: in
     return read_study(call.folder)[1]
 
 
+def hear() -> None:
+    """Give back what runs when asked to end: by Ctrl-C, also in a shell's background, or by a scheduler."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+
+
 def be_worker(maker: Callable[[], Work], call: Call) -> None:
     """Make the study in this process, which is for that alone, and work on it; end the process if a run hangs."""
     maker().work(call, hung=partial(os._exit, HUNG))
@@ -150,13 +158,14 @@ class Slot:
         self._name, self._work, self._place, self._log = name, work, place, logs / f"{name}.log"
         self._deaths = self._done = 0
         self._given_up = False
-        self.process: SpawnProcess | None = None
+        self.process: BaseProcess | None = None
 
     def start(self) -> None:
         """Start a process there."""
-        spawn = multiprocessing.get_context("spawn")
-        self.process = spawn.Process(target=_work, args=(self._work, self._place, self._log))
-        self.process.start()
+        context: Any = multiprocessing.get_context(START)
+        process: BaseProcess = context.Process(target=_work, args=(self._work, self._place, self._log))
+        process.start()
+        self.process = process
 
     @property
     def alive(self) -> bool:
@@ -201,12 +210,22 @@ class Slot:
         return f"Worker {self._name} ended {how}, {last} ({self._log})."
 
 
+class _Log(io.FileIO):
+    """A worker's log, which does without what a full disk does not take; no run ends for want of words."""
+
+    def write(self, text: Any) -> int:
+        with suppress(OSError):
+            super().write(text)
+        return len(text)
+
+
 def _work(work: Callable[[], object], place: Place | None, log: Path) -> None:
     """Be one of the processes; what it says goes to its log."""
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell started in the background would not hear it
+    hear()
     with open(log, "a") as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
+    sys.stdout, sys.stderr = (io.TextIOWrapper(_Log(number, "w"), line_buffering=True) for number in (1, 2))
     if place is not None:
         place.settle()
     try:
@@ -248,7 +267,7 @@ def _stage(shared: Shared) -> Shared | None:
     return tuning if (tuning.folder / RECORDS).exists() else shared
 
 
-def _end(processes: Sequence[SpawnProcess]) -> None:
+def _end(processes: Sequence[BaseProcess]) -> None:
     """Have all processes end: let them, ask them, make them."""
     for patience, number in ((GRACE, signal.SIGINT), (PATIENCE, signal.SIGKILL)):
         until = time.monotonic() + patience

@@ -4,6 +4,7 @@ import os
 import pickle
 import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile
@@ -35,7 +36,6 @@ class Checkpoint(L.Callback):
         self.run = digest(run)
         self.made = made
         self._written = time.monotonic()
-        path.parent.mkdir(parents=True, exist_ok=True)
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         last = trainer.current_epoch + 1 == trainer.max_epochs
@@ -50,11 +50,13 @@ class Checkpoint(L.Callback):
     def _save(self, trainer: L.Trainer) -> None:
         temporary = self.path.with_suffix(f".{os.getpid()}.tmp")  # a process that was taken for dead may write as well
         try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             trainer.save_checkpoint(temporary)
             if trainer.is_global_zero:
                 temporary.replace(self.path)
         except (OSError, RuntimeError) as error:  # torch says of a full disk that its writer failed
-            temporary.unlink(missing_ok=True)
+            with suppress(OSError):
+                temporary.unlink()
             warnings.warn(f"{self.path} cannot be written ({error}): the run goes on without it.", stacklevel=2)
         self._written = time.monotonic()
 

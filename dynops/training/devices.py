@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import torch
@@ -100,6 +101,7 @@ def _listen(processes: ProcessContext, said: Any, heard: Any, program: Program) 
 def _work(rank: int, program: Program, meeting: Path, threads: int, start: str | None, queues: tuple[Any, Any]) -> None:
     """Be one of the processes: train, and say what went wrong, or what came out if this is the first one."""
     said, heard = queues
+    Thread(target=_follow_parent, daemon=True).start()
     torch.set_num_threads(threads)
     multiprocessing.set_start_method(start, force=True)  # else each one that decodes would import all anew
     os.environ["LOCAL_RANK"] = str(rank)  # by this Lightning knows that it need not start processes itself
@@ -128,6 +130,14 @@ def _work(rank: int, program: Program, meeting: Path, threads: int, start: str |
     finally:
         with suppress(Exception):  # what happened before matters more
             torch.distributed.destroy_process_group()
+
+
+def _follow_parent() -> None:
+    """End this process when the one that started it has ended, however; nobody would hear what it says."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None, "this process was started"
+    parent.join()
+    os._exit(1)
 
 
 def _meet(rank: int, program: Program, meeting: Path) -> None:

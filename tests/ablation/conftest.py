@@ -22,7 +22,6 @@ from dynops.ablation.database import shared_at
 from dynops.records import RunRecord
 
 Table = dict[str, dict[int, float]]
-PROGRAM = Path(__file__).with_name("killable.py")
 PATIENCE = 120.0
 SCRIPT = """
 import os, runpy, sys
@@ -30,6 +29,7 @@ log = os.open({log!r}, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 os.dup2(log, 1)
 os.dup2(log, 2)
 sys.argv = {argv!r}
+sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
 """
 
@@ -37,12 +37,14 @@ runpy.run_path(sys.argv[0], run_name="__main__")
 class Started:
     """`python PROGRAM FOLDER ...` in a process of its own, without the seconds that its imports take."""
 
-    def __init__(self, folder: Path, *arguments: str, program: Path = PROGRAM) -> None:
+    def __init__(self, folder: Path, *arguments: str, program: str = "killable.py") -> None:
         context = multiprocessing.get_context("forkserver")
         context.set_forkserver_preload(["dynops.cli"])
         self.folder = folder
         self.log = folder.with_name(f"{folder.name}-{time.monotonic_ns()}.log")
-        script = SCRIPT.format(log=str(self.log), argv=[str(program), str(folder), *arguments])
+        script = SCRIPT.format(
+            log=str(self.log), argv=[str(Path(__file__).with_name(program)), str(folder), *arguments]
+        )
         self.process = context.Process(target=exec, args=(script,))
         self.process.start()
 
@@ -58,10 +60,31 @@ class Started:
             assert time.monotonic() - began < PATIENCE
             time.sleep(0.01)
 
+    def says(self, text: str) -> None:
+        """Wait until it has said something."""
+        began = time.monotonic()
+        while not (self.log.exists() and text in self.log.read_text()):
+            assert self.process.is_alive(), self.log.read_text()
+            assert time.monotonic() - began < PATIENCE
+            time.sleep(0.01)
+
     def finish(self) -> tuple[int | None, str]:
         """Wait for its end, and return status and output."""
         self.process.join(PATIENCE)
         return self.process.exitcode, self.log.read_text()
+
+
+@pytest.fixture(scope="session")
+def wait_for() -> Callable[[Callable[[], bool]], None]:
+    """Wait until something is so."""
+
+    def wait(condition: Callable[[], bool]) -> None:
+        began = time.monotonic()
+        while not condition():
+            assert time.monotonic() - began < PATIENCE
+            time.sleep(0.01)
+
+    return wait
 
 
 def _started(folder: Path, process: int | None) -> int:
@@ -75,8 +98,8 @@ def start() -> Iterator[Callable[..., Started]]:
     """Start a study that can be killed; what is left of it at the test's end is killed."""
     started = []
 
-    def begin(folder: Path, *arguments: str, program: Path = PROGRAM) -> Started:
-        started.append(Started(folder, *arguments, program=program))
+    def begin(folder: Path, *arguments: str, **options: str) -> Started:
+        started.append(Started(folder, *arguments, **options))
         return started[-1]
 
     yield begin
@@ -85,11 +108,12 @@ def start() -> Iterator[Callable[..., Started]]:
         each.process.join()
 
 
-def note(file: Path, test: str, faults: int, expected: int, points: Counter[str]) -> None:
+def note(file: Path, node: pytest.Item, faults: int, expected: int, points: Counter[str]) -> None:
     """Add a line to the table of faults."""
+    where = {"file": node.path.stem, "test": node.name}
     found = {"faults": faults, "expected": expected, "found": len(points), "twice": points.total() - len(points)}
     with open(file, "a") as lines:
-        lines.write(json.dumps({"test": test} | found) + "\n")
+        lines.write(json.dumps(where | found) + "\n")
 
 
 @pytest.fixture(scope="session")
@@ -119,7 +143,7 @@ def check_nothing_lost_nothing_twice(request: pytest.FixtureRequest) -> Callable
         plan, records = read_study(folder)
         points = Counter(record.point for record in records if record.accepted)
         if faults and (file := request.config.getoption("--faults")):
-            note(Path(file), request.node.name, faults, expected, points)
+            note(Path(file), request.node, faults, expected, points)
         assert len(points) == expected
         assert set(points.values()) == {1}
         with closing(shared_at(folder)) as shared:

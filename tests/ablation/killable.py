@@ -3,6 +3,7 @@
 Each run leaves a line `start POINT` and, when it ends, `end POINT` in FOLDER/executions.
 """
 
+import multiprocessing
 import os
 import signal
 import sys
@@ -22,6 +23,12 @@ from dynops.cli import command
 from dynops.records import RunRecord
 
 SEEDS = 2
+SILENCE = 1.0  # after which a run counts as hung
+CHANGES: dict[str, dict[str, Any]] = {
+    "": {},
+    "base": {"base": zoo.involution(group_channels=8)},
+    "factor": {"factors": (Factor("bias", {"with": lambda o: replace(o, bias=True), "without": lambda o: o}),)},
+}
 
 
 def make(run: Callable[[Job], RunRecord], **changes: Any) -> Study:
@@ -107,6 +114,22 @@ def plant(moment: str, number: int) -> None:
         worker.write_run = before_call(number, worker.write_run, die)
 
 
+def behave(moment: str, job: Job, folder: Path) -> None:
+    """Do in a run what the moment says."""
+    if moment == "in the middle of a run":
+        die()
+    elif moment == "hangs" and not (folder / "hung").exists():
+        (folder / "hung").touch()
+        job.alive()
+        time.sleep(600)
+    elif moment == "is silent":
+        time.sleep(2 * SILENCE)
+    elif moment == "gets on":
+        for _ in range(20):
+            job.alive()
+            time.sleep(SILENCE / 10)
+
+
 def note(folder: Path, what: str) -> None:
     """Add a line to the executions in one piece."""
     with open(folder / "executions", "a") as file:
@@ -114,20 +137,23 @@ def note(folder: Path, what: str) -> None:
 
 
 def build(
-    folder: Path,
+    place: str,
     moment: str = "never",
     number: int = 0,
     seconds: float = 0.0,
     seeds: int = SEEDS,
     together: bool = False,
     tuned: bool = False,
+    change: str = "",
     host: str | None = None,
 ) -> Study:
     """The study, in a process that dies at the moment."""
     leases.LEASE = 1.5  # none of these runs is silent for longer, unless it was stopped
+    leases.SILENCE = SILENCE
     plant(moment, number)
     if host is not None:
         leases._host = lambda: host
+    folder = Path(place)
     runs = 0
 
     def run(job: Job) -> RunRecord:
@@ -135,8 +161,10 @@ def build(
         runs += 1
         note(folder, f"start {job.folder} {os.getpid()}")
         time.sleep(seconds)
-        if moment == "in the middle of a run" and runs == number:
-            die()
+        if runs == number:
+            behave(moment, job, folder)
+        if moment == "fails" and not (folder / "mended").exists():
+            raise ZeroDivisionError("planted")
         note(folder, f"end {job.folder} {os.getpid()}")
         return record_of(job)
 
@@ -146,6 +174,7 @@ def build(
     bias = Factor("bias", {"with": lambda o: replace(o, bias=True), "without": lambda o: replace(o, bias=False)})
     return make(
         run,
+        **CHANGES[change],
         seeds=range(seeds),
         run_together=run_together if together else None,
         tuning=Tuning(factor=bias, held_out=lambda operator: operator, seeds=(99,)) if tuned else None,
@@ -160,14 +189,18 @@ def main(
     seeds: int = SEEDS,
     together: bool = False,
     tuned: bool = False,
+    change: str = "",
     workers: int = 1,
+    start: str = "forkserver",
     storage: str | None = None,
     retry_failed: bool = False,
     host: str | None = None,
 ) -> None:
     """Run the study; die at the moment."""
     coordinator.MOST_DEATHS = 1
-    maker = partial(build, folder, moment, number, seconds, seeds, together, tuned, host)
+    coordinator.START = start
+    multiprocessing.set_forkserver_preload(["dynops.cli"])
+    maker = partial(build, str(folder), moment, number, seconds, seeds, together, tuned, change, host)
     maker().execute(folder, workers, storage=storage, retry_failed=retry_failed, maker=maker)
 
 

@@ -20,7 +20,6 @@ import pytest
 from dynops.ablation.cluster import Ray, Share
 from dynops.errors import SpecError, StudyError
 
-EMPLOYED = Path(__file__).with_name("employed.py")
 PATIENCE = 60.0
 POINTS = 8
 HEAD, SECOND = "127.0.0.2", "127.0.0.3"  # for 127.0.0.1 Ray takes the machine's address in its network
@@ -146,7 +145,7 @@ class Call:
 
     def __call__(self, *options: str) -> Any:
         """Start it."""
-        return self._start(self.folder, self._cluster.address, *options, program=EMPLOYED)
+        return self._start(self.folder, self._cluster.address, *options, program="employed.py")
 
     def running(self) -> set[int]:
         """The processes that are in the middle of a run."""
@@ -261,7 +260,7 @@ def test_a_cluster_that_is_not_there_is_missed() -> None:
 def test_what_is_not_a_cluster_is_not_waited_for(start: Start, tmp_path: Path) -> None:
     with socket.create_server((HEAD, 0)) as other:
         address = f"{HEAD}:{other.getsockname()[1]}"
-        code, output = start(tmp_path / "study", address, "--patience=2", program=EMPLOYED).finish()
+        code, output = start(tmp_path / "study", address, "--patience=2", program="employed.py").finish()
     assert code == 3, output
     assert f"address has {address}: no Ray cluster let us in for 2 s. Start one with `ray start --head`" in output
 

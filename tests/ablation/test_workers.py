@@ -90,7 +90,7 @@ def test_the_other_worker_goes_on_after_a_kill(
     other = start(tmp_path, "--seconds=0.2")
     assert killed.finish()[0] == -signal.SIGKILL
     end(other)
-    check_nothing_lost_nothing_twice(tmp_path, 8)
+    check_nothing_lost_nothing_twice(tmp_path, 8, faults=1)
     assert set(executions(tmp_path, "end").values()) == {1}, "a finished run was run again"
 
 
@@ -107,7 +107,7 @@ def test_who_holds_the_last_points_may_die(
     holder.process.kill()
     (said,) = end(other)
     assert "Waiting for 2 runs of other workers." in said
-    check_nothing_lost_nothing_twice(tmp_path, 8)
+    check_nothing_lost_nothing_twice(tmp_path, 8, faults=1)
 
 
 def test_the_run_of_a_machine_that_died_is_waited_for_as_long_as_its_lease(
@@ -132,7 +132,7 @@ def test_all_may_die(tmp_path: Path, start: Start, check_nothing_lost_nothing_tw
         each.process.kill()
         each.process.join()
     end(*(start(tmp_path) for _ in range(2)))
-    check_nothing_lost_nothing_twice(tmp_path, 8)
+    check_nothing_lost_nothing_twice(tmp_path, 8, faults=2)
 
 
 def test_who_comes_back_after_the_lease_finds_its_point_done(
@@ -146,7 +146,7 @@ def test_who_comes_back_after_the_lease_finds_its_point_done(
     stopped.send(signal.SIGCONT)
     (said,) = end(stopped)
     assert "seed 0: another process was first; its result counts." in said
-    check_nothing_lost_nothing_twice(tmp_path, 8)
+    check_nothing_lost_nothing_twice(tmp_path, 8, faults=1)
     assert sorted(executions(tmp_path, "end").values()) == [1] * 7 + [2]
 
 
@@ -162,7 +162,7 @@ def test_who_comes_back_after_the_lease_may_still_be_first(
     stopped.send(signal.SIGCONT)
     said = end(stopped, other)
     assert "another process was first" in said[1]
-    check_nothing_lost_nothing_twice(tmp_path, 8)
+    check_nothing_lost_nothing_twice(tmp_path, 8, faults=1)
     assert sorted(executions(tmp_path, "end").values()) == [1] * 7 + [2]
 
 
@@ -172,7 +172,7 @@ def test_locks_that_dead_processes_left_are_no_hindrance(
     for name in ("lock", "journal.log.lock"):
         (tmp_path / name).write_text("")
     end(start(tmp_path))
-    check_nothing_lost_nothing_twice(tmp_path, 8)
+    check_nothing_lost_nothing_twice(tmp_path, 8, faults=2)
 
 
 def test_a_point_of_which_processes_die_is_given_up(tmp_path: Path, start: Start) -> None:
@@ -191,7 +191,7 @@ def test_two_coordinators_at_once(
     tmp_path: Path, start: Start, check_nothing_lost_nothing_twice: Check, executions: Executions
 ) -> None:
     said = end(*(start(tmp_path, "--seconds=0.2", "--seeds=6", "--workers=2") for _ in range(2)))
-    check_nothing_lost_nothing_twice(tmp_path, 24)
+    check_nothing_lost_nothing_twice(tmp_path, 24, faults=1)
     assert set(executions(tmp_path, "start").values()) == {1}
     assert len(processes(tmp_path)) >= 2
     assert all(" 24/24 " in each for each in said)
@@ -208,7 +208,7 @@ def test_a_coordinator_says_that_all_its_workers_died(tmp_path: Path, start: Sta
 def test_another_worker_takes_the_place_of_one_that_died(
     tmp_path: Path, start: Start, check_nothing_lost_nothing_twice: Check
 ) -> None:
-    coordinator = start(tmp_path, "--workers=2", "--seconds=0.5", "--seeds=8")
+    coordinator = start(tmp_path, "--workers=2", "--start=spawn", "--seconds=0.5", "--seeds=8")
     began = time.monotonic()
     while not (tmp_path / "executions").exists() or len(processes(tmp_path)) < 2:
         assert time.monotonic() - began < 120
@@ -217,7 +217,7 @@ def test_another_worker_takes_the_place_of_one_that_died(
         os.kill(int(process), signal.SIGKILL)
     (said,) = end(coordinator)
     assert said.count("ended by signal 9") == said.count("Another takes its place.") == 2
-    check_nothing_lost_nothing_twice(tmp_path, 32)
+    check_nothing_lost_nothing_twice(tmp_path, 32, faults=2)
     assert len(processes(tmp_path)) > 2
 
 
@@ -237,7 +237,7 @@ def test_ctrl_c_ends_the_workers(tmp_path: Path, start: Start, check_nothing_los
             os.kill(int(process), 0)
     assert set(FolderLeases(tmp_path).tenures().values()) <= {Tenure.GIVEN_BACK}
     end(start(tmp_path, "--seeds=8"))
-    check_nothing_lost_nothing_twice(tmp_path, 32)
+    check_nothing_lost_nothing_twice(tmp_path, 32, faults=1)
 
 
 def test_a_study_of_closures_says_what_it_needs(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """Checkpoints: a run that was cut off goes on as if it had not been."""
 
 import pickle
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,22 @@ def test_a_torn_checkpoint_starts_the_run_anew(small: Any, tmp_path: Path) -> No
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.warns(UserWarning, match=r"last\.ckpt cannot be read .*: the run starts anew"):
         assert small.train(folder=tmp_path).history == whole.history
+
+
+def test_a_checkpoint_for_which_there_is_no_room_does_not_end_the_run(
+    small: Any, disk: Path, fill: Callable[[], Path]
+) -> None:
+    whole = small.train()
+    fill()
+    with pytest.warns(UserWarning, match=r"last\.ckpt cannot be written \(.*\): the run goes on without it"):
+        assert small.train(folder=disk / "run").history == whole.history
+    assert not list(disk.rglob("*.ckpt")) + list(disk.rglob("*.tmp"))
+
+
+def test_a_folder_that_cannot_be_made_does_not_end_the_run(small: Any, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.warns(UserWarning, match=r"last\.ckpt cannot be written \(.*\): the run goes on without it"):
+        assert small.train(folder=tmp_path / "file" / "run").metrics == small.train().metrics
 
 
 def test_a_poisoned_checkpoint_runs_nothing(small: Any, tmp_path: Path) -> None:
