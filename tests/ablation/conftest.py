@@ -28,6 +28,7 @@ import os, runpy, sys
 log = os.open({log!r}, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
 os.dup2(log, 1)
 os.dup2(log, 2)
+os.environ.update({environment!r})
 sys.argv = {argv!r}
 sys.path.insert(0, os.path.dirname(sys.argv[0]))
 runpy.run_path(sys.argv[0], run_name="__main__")
@@ -43,7 +44,10 @@ class Started:
         self.folder = folder
         self.log = folder.with_name(f"{folder.name}-{time.monotonic_ns()}.log")
         script = SCRIPT.format(
-            log=str(self.log), argv=[str(Path(__file__).with_name(program)), str(folder), *arguments]
+            log=str(self.log),
+            # the server from which it is forked has the environment of the test that came first
+            environment={name: value for name, value in os.environ.items() if name.startswith("PG")},
+            argv=[str(Path(__file__).with_name(program)), str(folder), *arguments],
         )
         self.process = context.Process(target=exec, args=(script,))
         self.process.start()

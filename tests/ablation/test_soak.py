@@ -29,15 +29,15 @@ MADE = {
 def test_a_study_survives_a_soak(tmp_path: Path, check_nothing_lost_nothing_twice: Callable[..., None]) -> None:
     multiprocessing.set_forkserver_preload([soak.__name__])
     made = soak.Soak(
-        folder=tmp_path / "study", runs=60, crew=4, seconds=20.0, each=0.7, pauses=(1.0, 2.0), start="forkserver"
+        folder=tmp_path / "study", runs=40, crew=4, seconds=14.0, each=0.7, pauses=(1.0, 2.0), start="forkserver"
     )
     found = made.run()
     faults = found["faults"]
-    check_nothing_lost_nothing_twice(tmp_path / "study", 60, faults=sum(faults.values()))
-    assert (found["found"], found["twice"], found["failed"]) == (60, 0, 0)
+    check_nothing_lost_nothing_twice(tmp_path / "study", 40, faults=sum(faults.values()))
+    assert (found["found"], found["twice"], found["failed"]) == (40, 0, 0)
     assert faults["coordinator killed"] == 1
     assert min(faults["worker killed"], faults["worker stopped and continued"]) > 0
-    assert found["starts"] > 60, "a run was cut off"
+    assert found["starts"] > 40, "a run was cut off"
     assert json.loads(json.dumps(found)) == found
 
 

@@ -163,18 +163,21 @@ def positions(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.xdist_group("position")
 def test_a_study_with_a_known_answer_returns_it(positions: Path) -> None:
     plan, records = read_study(positions)
     verdicts = {each.name: each.verdict for each in effects(records, plan).verdicts}
     assert verdicts == {"H5": "supported", "H5-position": "supported", "H5-coordinates": "supported"}
 
 
+@pytest.mark.xdist_group("position")
 def test_a_study_with_a_known_answer_is_undecided_with_too_few_seeds(positions: Path) -> None:
     plan, records = read_study(positions)
     few = [record for record in records if record.seed < 2]
     assert {each.verdict for each in effects(few, plan).verdicts} == {"undecided"}
 
 
+@pytest.mark.xdist_group("position")
 def test_wrong_claims_about_a_known_answer_are_refuted(positions: Path) -> None:
     plan, records = read_study(positions)
     negated: Callable[[Any], Any] = lambda part: replace(  # noqa: E731

@@ -1,5 +1,6 @@
 """Of a study with very many cells or seeds a report shows what matters, and says what it leaves out."""
 
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -143,9 +144,17 @@ def test_losses_beyond_a_hundred_are_counted(runs: list[RunRecord]) -> None:
     assert ", 101, 102 and 100 more\n" in text
 
 
+@pytest.fixture(autouse=True)
+def nothing_remembered() -> Iterator[None]:
+    """What is shown of a plan is remembered, whatever a test sets."""
+    shown_seeds.cache_clear()
+    yield
+    shown_seeds.cache_clear()
+
+
 def test_tensorboard_has_runs_of_the_first_seeds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(results, "MOST_RUNS", 250)
-    plan = replace(PLAN, name="another")  # what was shown of a plan is remembered
+    plan = replace(PLAN, name="another")
     assert shown_seeds(plan) == {0, 1}
     runs = runs_of(plan)
     assert write_run(tmp_path, plan, runs[0]).exists()
