@@ -2,10 +2,12 @@
 
 import os
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import redirect_stdout
 from dataclasses import replace
 from functools import partial
 from math import prod
+from multiprocessing import get_context
 from pathlib import Path
 from random import Random
 from tempfile import TemporaryDirectory
@@ -17,7 +19,7 @@ from dynops.ablation.shared import JOURNAL
 from dynops.errors import SpecError
 from dynops.records import RunRecord
 from dynops.specs import Spec, spec
-from studies.speed.memory import apart, resident
+from studies.speed.memory import resident
 
 LEVELS = {"first": 4, "second": 5, "third": 5}
 CELLS = prod(LEVELS.values())
@@ -72,8 +74,7 @@ def measure(size: int, folder: Path) -> dict[str, Any]:
     """Run a study of some size and report on it, in two processes; return seconds and peaks, and drop the study."""
     with TemporaryDirectory(dir=folder, prefix="many-") as made:
         place = Path(made)
-        ran = apart(_measured, partial(_run, size, place))
-        reported = apart(_measured, partial(_report, place))
+        ran, reported = (_apart(call) for call in (partial(_run, size, place), partial(_report, place)))
         return {
             "size": size,
             "seconds": ran["seconds"],
@@ -82,6 +83,11 @@ def measure(size: int, folder: Path) -> dict[str, Any]:
             "report_seconds": reported["seconds"],
             "report_peak": reported["peak"],
         }
+
+
+def _apart(call: Callable[[], None]) -> dict[str, float]:
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(_measured, call).result()
 
 
 def _run(size: int, place: Path) -> None:

@@ -26,7 +26,7 @@ from dynops.records import write_atomically
 from dynops.specs import at_least
 from studies.many_runs import overhead, scale, workers
 from studies.measured import identity, open_measured
-from studies.speed.memory import PROCESS, apart
+from studies.speed.memory import PROCESS
 
 MIB = 1 << 20
 HOUR = 3600
@@ -38,7 +38,7 @@ def main(
     parts: tuple[Literal["scale", "overhead", "workers"], ...] = ("scale", "overhead", "workers"),
     sizes: tuple[int, ...] = (1_000, 10_000, 100_000),
     rounds: int = 20,
-    epochs: int = 2,
+    epochs: int = 4,
     turns: int = 5,
     runs: int = 24,
     folder: Path = Path("runs/many_runs"),
@@ -65,7 +65,7 @@ def main(
     folder.mkdir(parents=True, exist_ok=True)
     calls = {
         "scale": {f"scale {size}": partial(scale.measure, size, folder) for size in sizes},
-        "overhead": {"overhead": partial(apart, overhead.measure, rounds, epochs, folder)},
+        "overhead": {"overhead": partial(overhead.measure, rounds, epochs, folder)},
         "workers": {"workers": partial(workers.measure, turns, runs, 3 * epochs, folder)},
     }
     for part in parts:

@@ -13,7 +13,6 @@ from dynops.records import RunRecord
 from dynops.training import Experiment
 from studies.overhead import experiment
 from studies.setting import learning_rate
-from studies.speed.memory import apart
 
 WIDTH = 16
 NUMBERS = (1, 2)
@@ -21,7 +20,7 @@ NUMBERS = (1, 2)
 
 
 def measure(turns: int, runs: int, epochs: int, folder: Path) -> dict[str, Any]:
-    """Run the study with each number of workers in turns, in a process of its own; return what each turn took.
+    """Run the study with each number of workers in turns; return what each turn took. One worker is this process.
 
     Args:
         turns: studies of each number of workers.
@@ -33,7 +32,7 @@ def measure(turns: int, runs: int, epochs: int, folder: Path) -> dict[str, Any]:
     for _ in range(turns):
         for number in NUMBERS:
             with TemporaryDirectory(dir=folder, prefix="workers-") as made:
-                found[str(number)].append(apart(_execute, number, runs, epochs, Path(made)))
+                found[str(number)].append(_execute(number, runs, epochs, Path(made)))
     return {"runs": runs, "turns": found}
 
 

@@ -166,7 +166,7 @@ def test_a_poisoned_journal_is_named_and_costs_nothing(
     check_nothing_lost_nothing_twice(tmp_path, 8, faults=1)
 
 
-@pytest.mark.parametrize("options", [(), ("--seeds=3",)])
+@pytest.mark.parametrize("options", [(), ("--seeds=3",)], ids=["the same seeds", "one seed more"])
 def test_a_study_goes_on_behind_a_poisoned_journal(
     tmp_path: Path,
     start: Start,

@@ -67,7 +67,6 @@ def test_study_and_bare_loop_take_turns(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_workers_are_timed_from_their_first_run_to_their_last(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(workers, "apart", lambda call, *rest: call(*rest))
     monkeypatch.setattr(workers, "NUMBERS", (1,))
     monkeypatch.setattr(workers, "WIDTH", 4)
     found = workers.measure(1, 2, 1, tmp_path)
