@@ -1,5 +1,6 @@
 """The command line: a thin face over the layers below."""
 
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import closing
@@ -27,13 +28,14 @@ def command(functions: Callable[..., None] | dict[str, Any], description: str, a
     """Run functions as commands, their arguments as options; an error about the input ends with its message alone.
 
     Names of options may have `-` for `_`, and one without a value is true. Exit status: 0; 2 after an error about the
-    input; 130 after Ctrl-C.
+    input; 130 after Ctrl-C, or when a scheduler ends it.
 
     Args:
         functions: one function, or functions by the name of their command.
         description: what the program does, in a sentence.
         args: the words of the command line; those of the process by default.
     """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         words = sys.argv[1:] if args is None else args
         auto_cli(functions, _spelled(words), description=description)

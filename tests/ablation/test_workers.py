@@ -221,14 +221,17 @@ def test_another_worker_takes_the_place_of_one_that_died(
     assert len(processes(tmp_path)) > 2
 
 
-def test_ctrl_c_ends_the_workers(tmp_path: Path, start: Start, check_nothing_lost_nothing_twice: Check) -> None:
+@pytest.mark.parametrize("asked", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_and_a_scheduler_end_the_workers(
+    tmp_path: Path, start: Start, check_nothing_lost_nothing_twice: Check, asked: signal.Signals
+) -> None:
     coordinator = start(tmp_path, "--workers=2", "--seconds=0.5", "--seeds=8")
     began = time.monotonic()
     while not (tmp_path / "executions").exists():
         assert time.monotonic() - began < 120
         time.sleep(0.05)
     time.sleep(1.0)  # the coordinator has seen it
-    coordinator.send(signal.SIGINT)
+    coordinator.send(asked)
     code, said = coordinator.finish()
     assert code == 130, said
     assert "runs done. The same command goes on from here." in said
